@@ -1,0 +1,287 @@
+"""All settings: one file, read once into frozen models, its scalars overridden by the environment.
+
+The file is `aibroker.yaml`, or what `AIBROKER_SETTINGS` names. The environment overrides top-level scalars as `AIBROKER_<NAME>` and a section's
+as `AIBROKER_<SECTION>_<NAME>`; a provider's as `AIBROKER_PROVIDERS_<NAME>_BASE_URL`. Durations name their unit. Every setting with unit and
+meaning: `deploy/settings.yaml`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from broker.errors import SettingsError
+from schemas.job import Tenant
+from schemas.money import Usd
+
+FILE_VARIABLE = "AIBROKER_SETTINGS"
+DEFAULT_FILE = "aibroker.yaml"
+
+Seconds = Annotated[float, Field(gt=0, le=604_800)]
+Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
+
+
+class Section(BaseModel):
+    """A frozen part of the settings that refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Priority(Section):
+    """One priority; the list's order is theirs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
+    weight: Annotated[float, Field(gt=0)]
+    deadline_s: Seconds
+
+
+class Worker(Section):
+    """How one worker process works."""
+
+    slots: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    ready: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
+    read_records: Annotated[int, Field(ge=1, le=10_000)] = 500
+    waiting_documents: Annotated[int, Field(ge=1)] = 1_000_000
+    waiting_bytes: Annotated[int, Field(ge=1)] = 10_000_000_000
+    reserved_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    grace_s: Seconds = 30.0
+    watchdog_s: Seconds = 30.0
+
+
+class Provider(Section):
+    """One provider: an address, a key, and what it serves."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str
+    api_key: SecretStr = SecretStr("")
+    models: tuple[str, ...] = ()
+    """The models that it serves; none named: all that have a price."""
+    priced_as: str = "openai"
+    """The provider's name in the price table and in the ledger (OpenTelemetry's values)."""
+    region: str | None = None
+    service_tier: str | None = None
+    timeout_s: Seconds = 600.0
+    concurrency: Annotated[int, Field(ge=1)] = 100_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trimmed(cls, data: Any) -> Any:  # noqa: ANN401 pydantic hands over whatever stood there
+        if isinstance(data, dict) and isinstance(data.get("base_url"), str):
+            url = data["base_url"].rstrip("/")
+            if not url.startswith(("http://", "https://")):
+                raise ValueError("base_url must begin with http:// or https://")
+            return {**data, "base_url": url}
+        return data
+
+
+class RouteTarget(Section):
+    """One target of a route: a provider of `providers` and the model's name there."""
+
+    provider: str
+    model: str
+
+
+class Quota(Section):
+    """A limit for a tenant per day (UTC)."""
+
+    tenant: Tenant | Literal["*"]
+    requests: Annotated[int, Field(ge=0)] | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    usd: Usd | None = None
+    policy: Literal["wait", "reject"] = "wait"
+
+
+class Price(Section):
+    """A price of ours for a model, in US dollars per million tokens."""
+
+    model: str
+    provider: str = "openai"
+    input: Usd
+    output: Usd
+    cache_read: Usd | None = None
+    cache_creation: Usd | None = None
+
+
+class Guards(Section):
+    """What the guards do with what they find: allow it, flag it, redact it, or block the job."""
+
+    pii_input: Literal["allow", "flag", "redact", "block"] = "flag"
+    pii_output: Literal["allow", "flag", "redact", "block"] = "flag"
+
+
+class Telemetry(Section):
+    """What leaves for an OpenTelemetry collector."""
+
+    exporter: Literal["none", "otlp"] = "none"
+    sampled_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    interval_s: Seconds = 10.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _priorities() -> tuple[Priority, ...]:
+    return (
+        Priority(name="interactive", weight=8, deadline_s=600),
+        Priority(name="normal", weight=4, deadline_s=86_400),
+        Priority(name="batch", weight=1, deadline_s=604_800),
+    )
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    kafka: str = "127.0.0.1:9092"
+    mongo: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=aibroker")
+    prefix: Annotated[str, Field(pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_-]{0,30})?$")] = ""
+    driver: Literal["pymongo", "motor"] = "pymongo"
+    transport: Literal["rust", "httpx"] = "rust"
+    session_timeout_s: Seconds = 45.0
+    lease_s: Annotated[float, Field(ge=3, le=600)] = 30.0
+    fail_at: Annotated[str, Field(pattern=r"^([a-z_]+(:\d+)?)?$")] = ""
+    expire_s: Seconds = 604_800.0
+    priorities: Annotated[tuple[Priority, ...], Field(min_length=1)] = Field(default_factory=_priorities)
+    worker: Worker = Worker()
+    providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,30}$")], Provider] = Field(default_factory=dict)
+    routes: dict[str, tuple[RouteTarget, ...]] = Field(default_factory=dict)
+    quotas: tuple[Quota, ...] = ()
+    prices: tuple[Price, ...] = ()
+    guards: Guards = Guards()
+    telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> "Settings":
+        for model, targets in self.routes.items():
+            for target in targets:
+                if target.provider not in self.providers:
+                    known = ", ".join(self.providers) or "none"
+                    raise ValueError(f"routes.{model} names the provider {target.provider!r}; configured: {known}")
+        return self
+
+    def topic(self, name: str) -> str:
+        """The topic's name in this deployment: `name` behind the prefix."""
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+    def group(self, name: str) -> str:
+        """The consumer group's name in this deployment."""
+        return f"{self.prefix or 'aibroker'}.{name}"
+
+    @property
+    def database(self) -> str:
+        """The database's name in this deployment."""
+        return self.prefix or "aibroker"
+
+    @property
+    def source(self) -> str:
+        """`ce_source` of everything that this deployment writes."""
+        return f"urn:aibroker:{self.prefix or 'aibroker'}"
+
+
+def load(environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Read the settings file, if there is one, and what the environment overrides.
+
+    Raises:
+        SettingsError: With file, line, field and what is allowed.
+    """
+    path = file or Path(environment.get(FILE_VARIABLE, DEFAULT_FILE))
+    data: dict[str, Any] = {}
+    lines: dict[tuple[str, ...], int] = {}
+    if path.exists():
+        data, lines = _read(path)
+    elif file or FILE_VARIABLE in environment:
+        raise SettingsError(f"{path}: there is no such settings file; make it or unset {FILE_VARIABLE}")
+    sources = _override(data, environment)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentences(error, path, lines, sources))) from None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """Return the file's mapping and the line of each of its fields."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from None
+    if data is None or node is None:
+        return {}, {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: must be a mapping of settings, such as `kafka: host:9092`")
+    return data, dict(_lines(node, ()))
+
+
+def _lines(node: yaml.Node, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*place, str(key.value)), key.start_mark.line + 1
+            yield from ((p, n) for p, n in _lines(value, (*place, str(key.value))) if p != (*place, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*place, str(index)))
+
+
+def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Put what the environment says into `data`; return the variable of each place."""
+    sources: dict[tuple[str, ...], str] = {}
+    for variable, value in environment.items():
+        place = _place(variable)
+        if place is None:
+            continue
+        inner = data
+        for name in place[:-1]:
+            inner[name] = dict(inner[name]) if isinstance(inner.get(name), dict) else {}
+            inner = inner[name]
+        inner[place[-1]] = value
+        sources[place] = variable
+    return sources
+
+
+def _place(variable: str) -> tuple[str, ...] | None:
+    """Return the place of the setting that an environment variable names, None if it names none."""
+    name = variable.removeprefix("AIBROKER_").lower()
+    if variable == FILE_VARIABLE or not variable.startswith("AIBROKER_"):
+        return None
+    if (
+        name in Settings.model_fields
+        and name not in _SECTIONS
+        and name not in {"routes", "quotas", "prices", "priorities", "providers"}
+    ):
+        return (name,)
+    section, _, field = name.partition("_")
+    if section in _SECTIONS and field in _SECTIONS[section].model_fields:
+        return (section, field)
+    provider, _, field = field.partition("_")
+    if section == "providers" and field in Provider.model_fields:
+        return (section, provider, field)
+    raise SettingsError(f"{variable}: there is no such setting; deploy/settings.yaml lists all")
+
+
+_SECTIONS: dict[str, type[Section]] = {"worker": Worker, "guards": Guards, "telemetry": Telemetry}
+
+
+def _sentences(
+    error: ValidationError, path: Path, lines: Mapping[tuple[str, ...], int], sources: Mapping[tuple[str, ...], str]
+) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_context=False):
+        place = tuple(str(part) for part in problem["loc"])
+        where = sources.get(place)
+        if where is None:
+            known = next((place[:n] for n in range(len(place), -1, -1) if place[:n] in lines), ())
+            where = f"{path}:{lines.get(known, 1)}"
+        reason = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        yield f"{where}: {'.'.join(place) or 'settings'}: {reason}; deploy/settings.yaml says what is allowed"
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """The settings as they are, secrets masked, for the log line at the start of a process."""
+    shown = settings.model_dump(mode="json")
+    shown["mongo"] = _without_password(settings.mongo.get_secret_value())
+    return shown
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    return f"{scheme}://***@{host}" if at and credentials else url
