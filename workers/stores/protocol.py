@@ -115,6 +115,7 @@ class Waiting:
     due_at: datetime
     why_waiting: str
     attempts: int
+    wait_key: str | None = None  # what it waits on, such as "quota:acme:2026-12-01"; `release` makes it due
     nothing_sent: bool = True  # surely nothing of it was sent since it was claimed: `called` is taken back
 
 
@@ -235,6 +236,9 @@ class Store(Protocol):
 
     async def wait(self, jobs: Sequence[Waiting]) -> list[Fate]:
         """Put claimed jobs back; one fate a job: DONE, AGAIN, MARKED, FENCED or REFUSED."""
+
+    async def release(self, wait_key: str, limit: int) -> int:
+        """Make up to `limit` of the jobs that wait on this key due now, oldest first; return how many."""
 
     async def finish(self, jobs: Sequence[Finish], token: str) -> list[Fate]:
         """Finish claimed jobs by CAS on (owner, fence), outbox = token; DONE, AGAIN, FENCED or REFUSED.
