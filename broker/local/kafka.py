@@ -1,0 +1,121 @@
+"""A real Apache Kafka in KRaft mode on this machine: one node, its data in a folder, loopback only."""
+
+import base64
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from broker.local import java, kafka_jars, ports, readiness
+from broker.local.processes import Child, Children
+
+HEAP_MB = 384
+_START_S = 90
+_STOP_S = 20
+_FORMAT_S = 60
+_LARGEST_RECORD = 4_194_304  # so that a record over our own limit can arrive, and be told so
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=BROKER://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=BROKER://{host}:{port}
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=BROKER
+controller.listener.names=CONTROLLER
+log.dirs={data}
+num.partitions=8
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+message.max.bytes={largest}
+replica.fetch.max.bytes={largest}
+# After a kill -9 the node may come back only when the session of its former life has run out: 9 s by default.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+"""
+
+
+def properties(data: Path, port: int, controller_port: int) -> str:
+    """Return the text of `server.properties` for a node that keeps its data in the folder `data`."""
+    escaped = str(data).replace("\\", "\\\\")
+    return _PROPERTIES.format(
+        host=ports.HOST, port=port, controller_port=controller_port, data=escaped, largest=_LARGEST_RECORD
+    )
+
+
+class Kafka:
+    """A Kafka whose port stays the same over restarts."""
+
+    def __init__(
+        self, folder: Path, children: Children, *, environment: Mapping[str, str], port: int = 0, heap_mb: int = HEAP_MB
+    ) -> None:
+        """Data and configuration go to `folder`; port 0 means any free one."""
+        self._folder = folder
+        self._children = children
+        self._environment = environment
+        self._heap_mb = heap_mb
+        self.port = ports.choose(port, "Kafka")
+        self._controller_port = ports.choose(0, "Kafka's controller")
+        self.child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """The bootstrap server, `host:port`."""
+        return f"{ports.HOST}:{self.port}"
+
+    async def start(self, progress: Callable[[str], None]) -> None:
+        """Start it, on the data that is there, and return when a consumer group can join.
+
+        Raises:
+            LocalError: jars or Java are missing, or it ended before it was ready.
+        """
+        jars = await kafka_jars.provide(kafka_jars.cache_folder(self._environment), self._children, progress)
+        command = [
+            *_java_command(await java.find(self._environment), self._heap_mb),
+            "-cp",
+            os.pathsep.join(map(str, jars)),
+        ]
+        data = self._folder / "data"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = self._folder / "server.properties"
+        settings.write_text(properties(data, self.port, self._controller_port))
+        if not (data / "meta.properties").exists():
+            await self._format([*command, "kafka.tools.StorageTool"], settings)
+        self.child = self._children.start("kafka", [*command, "kafka.Kafka", str(settings)])
+        await self.child.ready(self._answers, _START_S)
+
+    async def stop(self) -> None:
+        """Stop it cleanly."""
+        if self.child is not None:
+            await self.child.stop(_STOP_S)
+
+    async def _answers(self) -> bool:
+        return await readiness.port_open(ports.HOST, self.port) and await readiness.group_can_join(self.url)
+
+    async def _format(self, storage_tool: list[str], settings: Path) -> None:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        child = self._children.start("kafka-format", [*storage_tool, "format", "-t", cluster, "-c", str(settings)])
+        if not await child.ended(_FORMAT_S) or child.exit_code != 0:
+            child.kill()
+            raise child.failure("could not prepare its data folder")
+
+
+def _java_command(runtime: Path, heap_mb: int) -> list[str]:
+    quiet = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn"  # 200 lines of settings at every start
+    return [
+        str(runtime),
+        f"-Xmx{heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Dorg.slf4j.simpleLogger.showDateTime=true",
+        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+        quiet,
+    ]

@@ -1,0 +1,126 @@
+"""Kafka's jars: the pinned set in `kafka_jars.txt`, fetched once from the Maven registry into a cache, checked at every use.
+
+`python -m broker.local.kafka_jars FOLDER` fetches them into a new folder. It is a process of its own so that it can be stopped.
+The set is what `org.apache.kafka:kafka_2.13:4.2.0` and `org.slf4j:slf4j-simple:1.7.36` need at run time, and `kafka-tools` for
+Kafka's own console programs; fetching by name takes 7 s, resolving it anew 28 s.
+"""
+
+import hashlib
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.local.errors import JarsDiffer, JarsMissing
+from broker.local.processes import Children
+
+KAFKA_VERSION = "4.2.0"
+_PINNED = Path(__file__).with_name("kafka_jars.txt")
+_FETCH_S = 300
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One pinned jar: where the registry has it, and the SHA-256 of its bytes in hex."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """Its file's name."""
+        return f"{self.artifact}-{self.version}.jar"
+
+
+def pinned() -> list[Jar]:
+    """Return the jars of `kafka_jars.txt`, whose lines are `group:artifact:version sha256`."""
+    jars = []
+    for line in _PINNED.read_text().splitlines():
+        name, sha256 = line.split()
+        group, artifact, version = name.split(":")
+        jars.append(Jar(group, artifact, version, sha256))
+    return jars
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where this user's caches are, ours below."""
+    caches = environment.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "aibroker"
+
+
+def unfit(folder: Path) -> list[str]:
+    """Return the names of the pinned jars that `folder` lacks or has with other bytes."""
+    return [jar.file for jar in pinned() if not _is(folder / jar.file, jar.sha256)]
+
+
+async def provide(cache: Path, children: Children, progress: Callable[[str], None]) -> list[Path]:
+    """Return the paths of the pinned jars, fetching them if the cache lacks them.
+
+    Raises:
+        JarsMissing: they are not there, and no registry answered.
+        JarsDiffer: what came is not what is pinned.
+    """
+    folder = cache / f"kafka-{KAFKA_VERSION}"
+    if unfit(folder):
+        progress(f"fetching Kafka {KAFKA_VERSION} ({len(pinned())} jars, 46 MB), this once")
+        await _fetch(folder, children)
+        progress("Kafka's jars are here and checked")
+    return [folder / jar.file for jar in pinned()]
+
+
+async def _fetch(folder: Path, children: Children) -> None:
+    staging = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
+    staging.mkdir(parents=True)
+    child = children.start("kafka-jars", [sys.executable, "-m", "broker.local.kafka_jars", str(staging)])
+    try:
+        if not await child.ended(_FETCH_S) or child.exit_code != 0:
+            raise JarsMissing(
+                f"Kafka's jars could not be fetched from the Maven registry (why: {child.log}): connect this machine to it once, "
+                f"or copy {folder} from one that has it, or use a Kafka of yours with --kafka"
+            )
+        if wrong := unfit(staging):
+            raise JarsDiffer(
+                f"the Maven registry gave other bytes than we pinned for {', '.join(wrong)}: do not use them; "
+                "look for a proxy that changes downloads, or use a Kafka of yours with --kafka"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    except OSError:
+        if unfit(folder):  # otherwise another process of this user was faster with the same
+            raise
+    finally:
+        child.reap()
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is(file: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def main() -> None:
+    """Fetch every pinned jar into the folder that the first argument names."""
+    from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 of use to this process only, and takes 0.3 s
+    from jgo.maven import MavenContext  # noqa: PLC0415
+
+    folder = Path(sys.argv[1])
+    maven = MavenContext(repo_cache=folder / "repository", remote_repos={"central": MAVEN_CENTRAL_URL})
+
+    def fetch(jar: Jar) -> None:
+        maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve().replace(folder / jar.file)
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(fetch, pinned()))
+    shutil.rmtree(folder / "repository")
+
+
+if __name__ == "__main__":
+    main()
