@@ -1,0 +1,131 @@
+"""Reads a run's history from Kafka, MongoDB and the simulator with plain clients; imports nothing of ours."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pymongo
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from pymongo.read_concern import ReadConcern
+
+from tests.faults.history import History, Kill, Limit, Place, Record
+
+PRIORITIES = ("interactive", "normal", "batch")
+READ_S = 60.0
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where a run's data lies; the simulator's calls before number `first_call` belong to earlier runs."""
+
+    kafka: str
+    mongo: str
+    database: str
+    prefix: str
+    simulator: str
+    first_call: int = 0
+
+    def topic(self, name: str) -> str:
+        """A topic's name on the wire."""
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+    def group(self, priority: str) -> str:
+        """The readers' consumer group of a priority."""
+        return f"{self.prefix or 'aibroker'}.{priority}"
+
+
+async def read_history(
+    services: Services, *, accepted: Sequence[Place] = (), kills: Sequence[Kill] = (), limits: Sequence[Limit] = ()
+) -> History:
+    """Read everything that there is; `accepted`, `kills` and `limits` are what only the caller knows."""
+    records = await read_records(services)
+    with pymongo.MongoClient[dict[str, Any]](services.mongo) as client:
+        database = client.get_database(services.database, read_concern=ReadConcern("majority"))
+        documents, ledger, quotas = (list(database[name].find()) for name in ("jobs", "usage", "quotas"))
+    return History(
+        accepted=accepted,
+        records=[record for priority in PRIORITIES for record in records.get(f"jobs.{priority}", ())],
+        dead=records.get("jobs.dead", ()),
+        events=[record for topic, them in records.items() if topic.split(".")[0] == "results" for record in them],
+        usage_events=records.get("usage", ()),
+        documents=documents,
+        ledger=ledger,
+        quotas=quotas,
+        calls=read_calls(services)[services.first_call :],
+        committed=await read_committed(services),
+        kills=kills,
+        limits=limits,
+        prefix=services.prefix,
+    )
+
+
+async def read_records(services: Services) -> dict[str, list[Record]]:
+    """Every committed record of every topic of this deployment, by the topic's name without its prefix."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=services.kafka,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=100,
+    )
+    await consumer.start()
+    try:
+        start = services.topic("")
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in await consumer.topics()
+            if topic.startswith(start) and not topic.startswith("__")
+            for number in consumer.partitions_for_topic(topic) or ()
+        ]
+        return await _read_all(consumer, partitions, start)
+    finally:
+        await consumer.stop()
+
+
+async def _read_all(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], start: str
+) -> dict[str, list[Record]]:
+    ends = await consumer.end_offsets(partitions)
+    consumer.assign(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    found: dict[str, list[Record]] = {partition.topic.removeprefix(start): [] for partition in partitions}
+    left = {partition for partition in partitions if ends[partition]}
+    async with asyncio.timeout(READ_S):
+        while left:
+            batches = await consumer.getmany(*left, timeout_ms=200)
+            for partition, messages in batches.items():
+                topic = partition.topic.removeprefix(start)
+                found[topic] += [_record(topic, message) for message in messages]
+            for partition in list(left):
+                if await consumer.position(partition) >= ends[partition]:
+                    left.remove(partition)
+    return found
+
+
+def _record(topic: str, message: Any) -> Record:  # noqa: ANN401 aiokafka publishes no types
+    headers = tuple((name, content) for name, content in message.headers)
+    return Record(topic, message.partition, message.offset, message.key, message.value, headers)
+
+
+async def read_committed(services: Services) -> dict[tuple[str, int], int]:
+    """The offsets that the readers' groups have committed."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=services.kafka)
+    await admin.start()
+    try:
+        start = services.topic("")
+        return {
+            (partition.topic.removeprefix(start), partition.partition): kept.offset
+            for priority in PRIORITIES
+            for partition, kept in (await admin.list_consumer_group_offsets(services.group(priority))).items()
+        }
+    finally:
+        await admin.close()
+
+
+def read_calls(services: Services) -> list[dict[str, Any]]:
+    """The simulator's log: every call that it was sent, in the order in which they were opened."""
+    with urllib.request.urlopen(f"{services.simulator}/sim/calls", timeout=30) as answer:  # noqa: S310 the caller's own server
+        return [json.loads(line) for line in answer]
