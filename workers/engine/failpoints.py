@@ -1,0 +1,43 @@
+"""Places where a test can have a worker kill itself, to prove that nothing is lost there."""
+
+import os
+import signal
+from typing import Literal
+
+from broker.errors import SettingsError
+from broker.events import Events
+
+Name = Literal["after_insert", "before_call", "after_call", "after_finish", "after_publish", "before_commit"]
+NAMES: tuple[Name, ...] = (
+    "after_insert",
+    "before_call",
+    "after_call",
+    "after_finish",
+    "after_publish",
+    "before_commit",
+)
+
+
+class Failpoints:
+    """Counts passes; at the n-th of the named one the process kills itself with SIGKILL, logged first.
+
+    Args:
+        spec: `<name>[:n]`, or "" for none.
+    """
+
+    def __init__(self, spec: str, events: Events) -> None:
+        name, _, count = spec.partition(":")
+        if name and name not in NAMES:
+            raise SettingsError(f"AIBROKER_FAIL_AT: {name!r} is no failpoint; there are {', '.join(NAMES)}")
+        self._name = name
+        self._left = int(count or 1)
+        self._events = events
+
+    def hit(self, name: Name) -> None:
+        """Pass a failpoint."""
+        if name != self._name:
+            return
+        self._left -= 1
+        if self._left <= 0:
+            self._events.warning("failpoint.hit", failpoint=name)
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,144 @@
+"""Which job is next: one rule, used between priorities and again between the tenants of each; no clock, no I/O.
+
+Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight, settling
+corrects by the difference; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline, then arrival. Every weight is above
+zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Shares:
+    """Virtual times of names that compete; those with something to do are active."""
+
+    __slots__ = ("_active", "_floor", "_heap", "_times")
+
+    def __init__(self) -> None:
+        self._times: dict[str, float] = {}
+        self._active: set[str] = set()
+        self._heap: list[tuple[float, str]] = []
+        self._floor = 0.0
+
+    def join(self, name: str) -> None:
+        """Make a name active; one that was idle does not bring credit along."""
+        if name not in self._active:
+            self._active.add(name)
+            self._set(name, max(self._times.get(name, 0.0), self._floor))
+
+    def leave(self, name: str) -> None:
+        """Make a name idle."""
+        self._active.discard(name)
+
+    def charge(self, name: str, amount: float) -> None:
+        """Add what a name was served; negative where an estimate was too high."""
+        self._set(name, max(self._times.get(name, self._floor) + amount, 0.0))
+
+    def lowest(self) -> str | None:
+        """The active name with the lowest time, None if none is active."""
+        while self._heap:
+            time, name = self._heap[0]
+            if name in self._active and self._times[name] == time:
+                self._floor = max(self._floor, time)
+                return name
+            heapq.heappop(self._heap)
+        self._forget()
+        return None
+
+    def order(self, names: Iterable[str]) -> list[str]:
+        """Names by their times, lowest first; an unknown one counts as joining now."""
+        return sorted(names, key=lambda name: (max(self._times.get(name, 0.0), self._floor), name))
+
+    def _set(self, name: str, time: float) -> None:
+        self._times[name] = time
+        if name in self._active:
+            heapq.heappush(self._heap, (time, name))
+
+    def _forget(self) -> None:
+        """Drop idle names that would join at the floor anyway."""
+        self._times = {name: time for name, time in self._times.items() if time > self._floor}
+
+
+class _Tenants(Generic[Item]):
+    """The queue of one priority."""
+
+    __slots__ = ("queues", "shares", "size")
+
+    def __init__(self) -> None:
+        self.shares = Shares()
+        self.queues: dict[str, list[tuple[float, int, float, Item]]] = {}
+        self.size = 0
+
+
+class FairQueue(Generic[Item]):
+    """Jobs that may start now.
+
+    Args:
+        weights: Priority -> weight above zero, in the order of the priorities.
+        tenant_weight: Tenant -> weight above zero.
+    """
+
+    def __init__(self, weights: Mapping[str, float], tenant_weight: Callable[[str], float] = lambda _: 1.0) -> None:
+        if not weights or min(weights.values()) <= 0:
+            raise ValueError("every priority needs a weight above zero")
+        self._weights = dict(weights)
+        self._tenant_weight = tenant_weight
+        self._priorities: dict[str, _Tenants[Item]] = {name: _Tenants() for name in weights}
+        self._shares = Shares()
+        self._arrivals = itertools.count()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def size(self, priority: str) -> int:
+        """How many jobs of a priority are here."""
+        return self._priorities[priority].size
+
+    def push(self, item: Item, priority: str, tenant: str, *, cost: float, deadline: float) -> None:
+        """Add a job: `cost` in cost units (above zero), `deadline` in seconds of any one clock."""
+        tenants = self._priorities[priority]
+        queue = tenants.queues.setdefault(tenant, [])
+        heapq.heappush(queue, (deadline, next(self._arrivals), cost, item))
+        tenants.shares.join(tenant)
+        self._shares.join(priority)
+        tenants.size += 1
+        self._size += 1
+
+    def pop(self, only: str | None = None) -> Item | None:
+        """Return the next job, of one priority only where one is given; None if there is none."""
+        priority = only if only is not None else self._shares.lowest()
+        if priority is None:
+            return None
+        tenants = self._priorities[priority]
+        tenant = tenants.shares.lowest()
+        if tenant is None:
+            return None
+        queue = tenants.queues[tenant]
+        _, _, cost, item = heapq.heappop(queue)
+        self.correct(priority, tenant, cost)
+        tenants.size -= 1
+        self._size -= 1
+        if not queue:
+            del tenants.queues[tenant]
+            tenants.shares.leave(tenant)
+        if not tenants.size:
+            self._shares.leave(priority)
+        return item
+
+    def correct(self, priority: str, tenant: str, difference: float) -> None:
+        """Charge a served tenant by the difference of true and estimated cost, in cost units."""
+        self._priorities[priority].shares.charge(tenant, difference / self._tenant_weight(tenant))
+        self._shares.charge(priority, difference / self._weights[priority])
+
+    def order(self, priority: str, tenants: Iterable[str]) -> list[str]:
+        """Tenants by their right to be served next."""
+        return self._priorities[priority].shares.order(tenants)
+
+    def drain(self) -> list[Item]:
+        """Take everything out, for the shutdown to hand it back."""
+        return [item for item in iter(self.pop, None) if item is not None]

@@ -1,0 +1,278 @@
+"""Makes a batch of records durable: what is a job is inserted with its payload, what is none goes to `jobs.dead`; then its offsets are done.
+
+A job that may run here now is inserted as claimed by us; one that may not (scheduled, no room, no good lease) is inserted as waiting. A duplicate is
+read by a majority before its offset is done: an absent one is inserted again, a stub is merged, one that is ours by a lost answer is adopted.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from broker.codec import Decoded, NotAJob, Place, Refusal, dead_headers, decode, encode_result, result_headers
+from broker.events import Events
+from broker.settings import Settings
+from schemas.codes import MEANING, Code
+from schemas.result import Status
+from workers.engine.failpoints import Failpoints
+from workers.engine.leases import Leases
+from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
+from workers.engine.publisher import Publisher
+from workers.engine.ready import ReadyQueue
+from workers.engine.registry import Registry
+from workers.engine.sender import Sending
+from workers.engine.taker import Taker
+from workers.engine.topics import Topics
+from workers.settle import refused_result
+from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, State, Store, StoreUnknownError
+
+_TERMINAL = frozenset(Status)
+
+
+@dataclass(slots=True, frozen=True)
+class Record:
+    """A record as it was read; `headers` are Kafka's."""
+
+    place: Place
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A record that is a job, on its way into the store."""
+
+    record: Record
+    decoded: Decoded
+    reply: Address
+    ours: bool = False  # its id was registered by this arrival and nothing else
+    done: bool = False  # its offset is done; what had an unknown outcome is looked at again
+
+
+class Intake:
+    """What the readers hand their batches to.
+
+    Args:
+        settings: For names and limits.
+        store: Where jobs live.
+        sending: The way to `jobs.dead`.
+        ready: Takes what may run now.
+    """
+
+    def __init__(  # noqa: PLR0913 everything that an arriving job may need
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        sending: Sending,
+        publisher: Publisher,
+        ready: ReadyQueue,
+        registry: Registry,
+        leases: Leases,
+        taker: Taker,
+        topics: Topics,
+        failpoints: Failpoints,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._sending = sending
+        self._publisher = publisher
+        self._ready = ready
+        self._registry = registry
+        self._leases = leases
+        self._taker = taker
+        self._topics = topics
+        self._failpoints = failpoints
+        self._events = Events("worker.intake")
+
+    async def keep(self, priority: str, records: Sequence[Record]) -> None:
+        """Make a batch of one priority durable; back when its offsets are done."""
+        dead: list[tuple[Record, NotAJob]] = []
+        jobs: list[_Arrival] = []
+        for record in records:
+            decoded = decode(record.value, record.headers, record.place)
+            if isinstance(decoded, NotAJob):
+                dead.append((record, decoded))
+            else:
+                jobs.append(_Arrival(record, decoded, await self._reply(decoded)))
+        burials = [await self._bury(record, why) for record, why in dead]
+        await self._insert_all(priority, jobs)
+        self._failpoints.hit("after_insert")
+        await self._acknowledged(burials, dead)
+
+    async def _reply(self, decoded: Decoded) -> Address:
+        """Where the result goes; an address that does not exist is answered on `results`."""
+        if await self._topics.knows(decoded.reply_topic, decoded.reply_partition):
+            return Address(decoded.reply_topic, decoded.reply_partition)
+        return Address("results")
+
+    # -- what is a job ----------------------------------------------------------------------------------------------
+    async def _insert_all(self, priority: str, arrivals: list[_Arrival]) -> None:
+        wait_s = FIRST_RETRY_S
+        left = arrivals
+        while left:
+            for arrival in left:
+                arrival.ours = arrival.ours or bool(self._registry.add([arrival.decoded.key]))
+            try:
+                known = await self._insert(priority, [arrival for arrival in left if arrival.ours])
+                await self._duplicates(priority, known + [arrival for arrival in left if not arrival.ours])
+            except StoreUnknownError as error:
+                self._events.warning("intake.unknown", reason=str(error), jobs=len(left), again_in_s=wait_s)
+            left = [arrival for arrival in left if not arrival.done]
+            if left:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_RETRY_S)
+
+    async def _insert(self, priority: str, arrivals: list[_Arrival]) -> list[_Arrival]:
+        """Insert those that nothing else here holds; return those whose id is known."""
+        if not arrivals:
+            return []
+        room = self._ready.room() if self._leases.healthy() else 0
+        now = datetime.now(UTC)
+        jobs = [self._new(priority, arrival, room > index, now) for index, arrival in enumerate(arrivals)]
+        outcomes = await self._store.insert(jobs)
+        known: list[_Arrival] = []
+        for arrival, job, outcome in zip(arrivals, jobs, outcomes, strict=True):
+            arrival.done = outcome is not Insertion.DUPLICATE
+            if outcome is Insertion.DUPLICATE:
+                known.append(arrival)
+            elif outcome is Insertion.REFUSED:
+                await self._not_storable(arrival)
+            elif job.due_at is None:
+                self._ready.accept(_claimed(job), arrival.decoded.parsed)
+            else:
+                self._registry.discard([job.id])
+        if any(job.due_at is not None and job.due_at <= now for job in jobs):
+            self._taker.nudge()
+        return known
+
+    def _new(self, priority: str, arrival: _Arrival, fits: bool, now: datetime) -> NewJob:  # noqa: FBT001 a private flag
+        decoded = arrival.decoded
+        job = decoded.parsed.job
+        new = NewJob(
+            id=decoded.key,
+            uid=uuid.uuid4().hex,
+            tenant=decoded.tenant,
+            job_id=decoded.job_id,
+            priority=priority,
+            payload=decoded.payload,
+            digest=decoded.digest,
+            reply=arrival.reply,
+            arrived_at=arrival.record.place.timestamp,
+            batch_id=decoded.parsed.batch_id,
+            trace=decoded.trace,
+        )
+        if job is not None and job.not_before is not None and job.not_before > now:
+            new.due_at, new.why_waiting = job.not_before, "scheduled"
+        elif not fits:
+            new.due_at, new.why_waiting = now, "queued"
+        return new
+
+    # -- what was known ----------------------------------------------------------------------------------------------
+    async def _duplicates(self, priority: str, arrivals: list[_Arrival]) -> None:
+        """Deal with arrivals whose id is known; an absent one is not visible yet, or not there: it is not done."""
+        if not arrivals:
+            return
+        known = await self._store.read([arrival.decoded.key for arrival in arrivals])
+        for arrival in arrivals:
+            found = known.get(arrival.decoded.key)
+            if found is None:
+                continue
+            if found.state == State.ANNOUNCED:
+                arrival.done = await self._merge(priority, arrival)
+            else:
+                await self._known(arrival, found)
+                arrival.done = True
+
+    async def _merge(self, priority: str, arrival: _Arrival) -> bool:
+        job = self._new(priority, arrival, fits=True, now=datetime.now(UTC))
+        claim = await self._store.merge(job) if arrival.ours and self._leases.healthy() else None
+        if claim is not None:
+            self._ready.accept(claim, arrival.decoded.parsed)
+        return claim is not None
+
+    async def _known(self, arrival: _Arrival, known: Known) -> None:
+        if known.digest != arrival.decoded.digest:
+            await self._conflict(arrival)
+        elif known.state == State.CLAIMED and known.owner == self._store.owner and arrival.ours:
+            await self._adopt(arrival, known)
+            return
+        elif known.state in _TERMINAL or arrival.reply not in known.replies:
+            await self._answer_again(arrival)
+        if arrival.ours:
+            self._registry.discard([arrival.decoded.key])
+
+    async def _adopt(self, arrival: _Arrival, known: Known) -> None:
+        """Take up what our own insert made when its answer was lost."""
+        claim = await self._store.adopt(arrival.decoded.key, known.fence) if self._leases.healthy() else None
+        if claim is None:
+            self._registry.discard([arrival.decoded.key])  # the audit looks again
+        else:
+            self._ready.accept(claim, arrival.decoded.parsed)
+
+    async def _answer_again(self, arrival: _Arrival) -> None:
+        key = arrival.decoded.key
+        if await self._store.add_reply(key, arrival.reply, uuid.uuid4().hex):
+            await self._publisher.again([key])
+
+    async def _conflict(self, arrival: _Arrival) -> None:
+        """Another job has this id: the bytes are kept, and who sent them is told."""
+        decoded = arrival.decoded
+        why = NotAJob(Code.ID_CONFLICT, MEANING[Code.ID_CONFLICT])
+        result = refused_result(decoded, Refusal(why.code, why.message), datetime.now(UTC))
+        headers = result_headers(result, decoded.key, self._settings.source, decoded.trace)
+        told = await self._sending.put(
+            self._settings.topic(arrival.reply.topic),
+            decoded.key.encode(),
+            encode_result(result),
+            headers,
+            partition=arrival.reply.partition,
+        )
+        await asyncio.gather(told, await self._bury(arrival.record, why))
+
+    # -- what is no job ----------------------------------------------------------------------------------------------
+    async def _bury(self, record: Record, why: NotAJob) -> "asyncio.Future[object]":
+        self._events.warning(
+            "record.dead",
+            code=why.code,
+            topic=record.place.topic,
+            partition=record.place.partition,
+            offset=record.place.offset,
+        )
+        headers = dead_headers(record.headers, why, record.place, datetime.now(UTC))
+        return await self._sending.put(self._settings.topic("jobs.dead"), record.key, record.value, headers)
+
+    async def _acknowledged(self, burials: list["asyncio.Future[object]"], dead: list[tuple[Record, NotAJob]]) -> None:
+        """Wait until `jobs.dead` has them all; what was not acknowledged is sent again."""
+        for burial, (record, why) in zip(burials, dead, strict=True):
+            future = burial
+            while (await asyncio.gather(future, return_exceptions=True))[
+                0
+            ] is not None and future.exception() is not None:
+                await asyncio.sleep(LONGEST_RETRY_S)
+                future = await self._bury(record, why)
+
+    async def _not_storable(self, arrival: _Arrival) -> None:
+        self._registry.discard([arrival.decoded.key])
+        why = NotAJob(Code.UNDECODABLE, "the job cannot be stored as a document; look at its id, batch_id and headers")
+        await self._acknowledged([await self._bury(arrival.record, why)], [(arrival.record, why)])
+
+
+def _claimed(job: NewJob) -> Claim:
+    return Claim(
+        id=job.id,
+        uid=job.uid,
+        generation=1,
+        fence=1,
+        tenant=job.tenant,
+        job_id=job.job_id,
+        priority=job.priority,
+        payload=job.payload,
+        arrived_at=job.arrived_at,
+        replies=(job.reply,),
+        replies_n=1,
+        batch_id=job.batch_id,
+        trace=job.trace,
+    )

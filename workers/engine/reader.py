@@ -1,0 +1,144 @@
+"""Reads one priority: hands batches to the intake, and commits what is durable.
+
+Batches finish in order, two under way at most; what is committed is the end of the last finished batch, so a late commit can only repeat work.
+The reader never stops polling: errors of the group are parked until somebody polls.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from broker.codec import Place
+from broker.events import Events
+from workers.engine.failpoints import Failpoints
+from workers.engine.intake import Intake, Record
+
+UNDER_WAY = 2
+POLL_MS = 250
+COMMIT_S = 1.0
+COMMIT_TIMEOUT_S = 3.0
+ERROR_PAUSE_S = 1.0
+
+
+class Consumer(Protocol):
+    """The part of aiokafka's consumer that a reader needs."""
+
+    def assignment(self) -> Any: ...  # noqa: ANN401, D102 aiokafka publishes no types
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> Mapping[Any, Sequence[Any]]: ...  # noqa: D102
+    async def commit(self, offsets: Mapping[Any, int]) -> None: ...  # noqa: D102
+    def pause(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102
+    def resume(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102
+    def paused(self) -> Any: ...  # noqa: ANN401, D102
+
+
+class Reader:
+    """One priority's way in.
+
+    Args:
+        priority: Its name.
+        consumer: Started, in the priority's group.
+        intake: What makes a batch durable.
+        cluster: Kafka's cluster id, part of ids that are made of a record's place.
+        records: The most records of one poll.
+        failpoints: For tests.
+    """
+
+    def __init__(  # noqa: PLR0913 what a reader joins
+        self, priority: str, consumer: Consumer, intake: Intake, *, cluster: str, records: int, failpoints: Failpoints
+    ) -> None:
+        self.priority = priority
+        self._consumer = consumer
+        self._intake = intake
+        self._cluster = cluster
+        self._records = records
+        self._failpoints = failpoints
+        self._room = asyncio.Semaphore(UNDER_WAY)
+        self._durable: dict[Any, int] = {}
+        self._committed: dict[Any, int] = {}
+        self._last: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._held = False
+        self._events = Events("worker.reader")
+        self.ticked_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Read until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            committing = group.create_task(self._commit_for_ever())
+            while not self._stopping:
+                self.ticked_at = time.monotonic()
+                batch = await self._poll()
+                if batch:
+                    await self._room.acquire()
+                    self._last = group.create_task(self._keep(batch, self._last))
+            if self._last is not None:
+                await self._last
+            committing.cancel()
+        await self.commit()
+
+    def stop(self) -> None:
+        """End after the batches that are under way."""
+        self._stopping = True
+
+    def hold(self, *, full: bool) -> None:
+        """Pause every partition while too much waits, resume afterwards; polling goes on."""
+        assigned = set(self._consumer.assignment())
+        paused = set(self._consumer.paused())
+        if full and assigned - paused:
+            self._consumer.pause(*(assigned - paused))
+        if not full and paused & assigned:
+            self._consumer.resume(*(paused & assigned))
+        if full != self._held:
+            self._held = full
+            self._events.warning("reader.paused" if full else "reader.resumed", priority=self.priority)
+
+    async def revoked(self) -> None:
+        """Commit what is durable before the partitions go to somebody else."""
+        await self.commit()
+        self._durable.clear()
+        self._committed.clear()
+
+    async def commit(self) -> None:
+        """Commit the ends of finished batches."""
+        assigned = set(self._consumer.assignment())
+        ends = {tp: end for tp, end in self._durable.items() if tp in assigned and self._committed.get(tp) != end}
+        if not ends:
+            return
+        self._failpoints.hit("before_commit")
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await self._consumer.commit(ends)
+        except Exception as error:  # noqa: BLE001 every failure of a commit means the same: later, or somebody else
+            self._events.warning("reader.commit_failed", priority=self.priority, reason=repr(error))
+            return
+        self._committed.update(ends)
+
+    async def _poll(self) -> Mapping[Any, Sequence[Any]]:
+        try:
+            return await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._records)
+        except Exception as error:  # noqa: BLE001 whatever the group parked for us: the next poll may be good
+            self._events.warning("reader.poll_failed", priority=self.priority, reason=repr(error))
+            await asyncio.sleep(ERROR_PAUSE_S)
+            return {}
+
+    async def _keep(self, batch: Mapping[Any, Sequence[Any]], before: "asyncio.Task[None] | None") -> None:
+        try:
+            await self._intake.keep(self.priority, [self._record(raw) for records in batch.values() for raw in records])
+            if before is not None:
+                await before
+            self._durable.update({tp: records[-1].offset + 1 for tp, records in batch.items() if records})
+        finally:
+            self._room.release()
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_S)
+            await self.commit()
+
+    def _record(self, raw: Any) -> Record:  # noqa: ANN401 aiokafka publishes no types
+        timestamp = datetime.fromtimestamp(max(raw.timestamp, 0) / 1000, UTC)
+        return Record(
+            Place(self._cluster, raw.topic, raw.partition, raw.offset, timestamp), raw.key, raw.value, raw.headers
+        )

@@ -1,0 +1,103 @@
+"""The jobs that may start now in this process: the fair queue, what it costs to hold them, and who waits for one."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from broker.codec import Parsed, parse
+from broker.settings import Settings
+from workers.engine.fair import FairQueue
+from workers.engine.registry import Registry
+from workers.stores.protocol import Claim
+
+OUTPUT_WEIGHT = 4
+"""A cost unit is an input token; an output token counts as four (most price tables ask three to five times as much)."""
+BYTES_PER_TOKEN = 4
+ASSUMED_OUTPUT = 256
+"""Output tokens of a job that does not say max_tokens, until it is settled."""
+
+
+@dataclass(slots=True)
+class Ready:
+    """A job that may start: the claim, what its payload says, its estimated cost in cost units, and its deadline."""
+
+    claim: Claim
+    parsed: Parsed
+    cost: float
+    deadline: datetime
+
+
+class ReadyQueue:
+    """Claimed jobs that wait for a slot here."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._fair: FairQueue[Ready] = FairQueue({priority.name: priority.weight for priority in settings.priorities})
+        self._deadline_s = {priority.name: priority.deadline_s for priority in settings.priorities}
+        self._last = settings.priorities[-1].name
+        self._limit = settings.worker.ready
+        self._registry = registry
+        self.first = settings.priorities[0].name
+        self.arrived = asyncio.Event()
+        self.left = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._fair)
+
+    def size(self, priority: str) -> int:
+        """How many of a priority are here."""
+        return self._fair.size(self._known(priority))
+
+    def room(self) -> int:
+        """How many more fit."""
+        return max(self._limit - len(self._fair), 0)
+
+    def accept(self, claim: Claim, parsed: Parsed | None = None) -> None:
+        """Add a job that is claimed by us and registered."""
+        said = parsed if parsed is not None else parse(claim.payload, claim.arrived_at)
+        ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said))
+        priority = self._known(claim.priority)
+        self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline.timestamp())
+        self.arrived.set()
+
+    def pop(self, *, only_first: bool = False) -> Ready | None:
+        """The next job, None if there is none."""
+        ready = self._fair.pop(self.first if only_first else None)
+        if ready is not None:
+            self.left.set()
+        return ready
+
+    def settle(self, ready: Ready, used: float) -> None:
+        """Correct the estimate of a job that was served, in cost units."""
+        self._fair.correct(self._known(ready.claim.priority), ready.claim.tenant, used - ready.cost)
+
+    def order(self, priority: str, tenants: list[str]) -> list[str]:
+        """Tenants by their right to be served next."""
+        return self._fair.order(priority, tenants)
+
+    def drain(self) -> list[Ready]:
+        """Take everything out."""
+        return self._fair.drain()
+
+    def _known(self, priority: str) -> str:
+        """A priority that was taken out of the settings counts as the last one."""
+        return priority if priority in self._deadline_s else self._last
+
+    def _deadline(self, claim: Claim, parsed: Parsed) -> datetime:
+        if parsed.job is not None and parsed.job.deadline is not None:
+            return parsed.job.deadline
+        return claim.arrived_at + timedelta(seconds=self._deadline_s[self._known(claim.priority)])
+
+
+def output_limit(body: Mapping[str, object]) -> int | None:
+    """The most output tokens that a body asks for, None where it does not say."""
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        limit = body.get(name)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None
+
+
+def _cost(claim: Claim, parsed: Parsed) -> float:
+    asked = output_limit(parsed.job.body) if parsed.job is not None else None
+    return len(claim.payload) / BYTES_PER_TOKEN + OUTPUT_WEIGHT * min(asked or ASSUMED_OUTPUT, ASSUMED_OUTPUT)

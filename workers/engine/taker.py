@@ -1,0 +1,98 @@
+"""The only reader of waiting jobs: takes what is due in batches, for the tenants that are to be served next."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+
+from broker.events import Events
+from workers.engine.leases import Leases
+from workers.engine.ready import ReadyQueue
+from workers.engine.registry import Registry
+from workers.stores.protocol import Claim, Store, StoreUnknownError
+
+BATCH = 256
+"""The most ids of one take."""
+IDLE_S = 1.0
+"""How often an idle taker looks."""
+BUSY_S = 0.02
+"""What a taker that found something leaves between two rounds."""
+
+
+class Taker:
+    """Fills the ready queue from the waiting documents."""
+
+    def __init__(
+        self, store: Store, priorities: list[str], *, ready: ReadyQueue, registry: Registry, leases: Leases
+    ) -> None:
+        self._store = store
+        self._priorities = priorities
+        self._ready = ready
+        self._registry = registry
+        self._leases = leases
+        self._nudged = asyncio.Event()
+        self._events = Events("worker.taker")
+        self.ticked_at = time.monotonic()
+
+    def nudge(self) -> None:
+        """Say that something due was just put to wait."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Take for ever."""
+        while True:
+            self.ticked_at = time.monotonic()
+            found = 0
+            if self._leases.healthy() and self._low():
+                try:
+                    found = await self._round()
+                except StoreUnknownError as error:
+                    self._events.warning("taker.unknown", reason=str(error))
+            await self._rest(BUSY_S if found else IDLE_S)
+
+    def _low(self) -> bool:
+        """Whether there is room for at least one whole batch, or for half of what fits at all."""
+        return self._ready.room() >= min(BATCH, self._ready.room() + len(self._ready)) // 2
+
+    async def _rest(self, seconds: float) -> None:
+        self._nudged.clear()
+        waits: list[Awaitable[object]] = [self._nudged.wait()] if self._low() else [self._ready.left.wait()]
+        self._ready.left.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*waits)
+        except TimeoutError:
+            pass
+
+    async def _round(self) -> int:
+        found = 0
+        for priority in self._priorities:
+            now = datetime.now(UTC)
+            tenants = await self._store.due_tenants(priority, now)
+            for tenant in self._ready.order(priority, tenants):
+                room = self._share(len(tenants))
+                if room <= 0 or not self._leases.healthy():
+                    break
+                ids = await self._store.due(priority, tenant, now, room)
+                found += await self._take(ids, now)
+        return found
+
+    def _share(self, tenants: int) -> int:
+        """What one of so many tenants may fill of the room that is left."""
+        return min(BATCH, max(self._ready.room() // max(tenants, 1), 1), self._ready.room())
+
+    async def _take(self, ids: list[str], now: datetime) -> int:
+        new = self._registry.add(ids)
+        if not new:
+            return 0
+        token = uuid.uuid4().hex
+        taken: list[Claim] = []
+        try:
+            taken = await self._store.take(new, token, now)
+        finally:
+            got = {claim.id for claim in taken}
+            self._registry.discard(job for job in new if job not in got)
+        for claim in taken:
+            self._ready.accept(claim)
+        return len(taken)
