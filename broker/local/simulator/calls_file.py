@@ -29,18 +29,21 @@ class CallsFile:
 
     def restore_into(self, invoice: Invoice) -> None:
         """Reads the calls of earlier runs; a last line that was cut by a crash is dropped."""
-        self._file.seek(0)
         kept = 0
-        for number, line in enumerate(self._path.open("rb"), start=1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                invoice.restore(orjson.loads(line))
-            except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-                message = f"{self._path}, line {number} is no call of this simulator; move the file away"
-                raise CallsFileError(message) from error
-            kept += len(line)
+        with self._path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                self._restore(invoice, number, line)
+                kept += len(line)
         self._file.truncate(kept)
+
+    def _restore(self, invoice: Invoice, number: int, line: bytes) -> None:
+        try:
+            invoice.restore(orjson.loads(line))
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+            message = f"{self._path}, line {number} is no call of this simulator; move the file away"
+            raise CallsFileError(message) from error
 
     def add(self, line: bytes) -> None:
         """Takes a line; it is written a moment later, together with its neighbours."""
