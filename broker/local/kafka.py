@@ -76,7 +76,7 @@ class Kafka:
         Raises:
             LocalError: jars or Java are missing, or it ended before it was ready.
         """
-        jars = await kafka_jars.provide(kafka_jars.cache_folder(self._environment), self._children, progress)
+        jars = await kafka_jars.provide(self._environment, self._children, progress)
         command = [
             *_java_command(await java.find(self._environment), self._heap_mb),
             "-cp",
@@ -88,7 +88,7 @@ class Kafka:
         settings.write_text(properties(data, self.port, self._controller_port))
         if not (data / "meta.properties").exists():
             await self._format([*command, "kafka.tools.StorageTool"], settings)
-        self.child = self._children.start("kafka", [*command, "kafka.Kafka", str(settings)])
+        self.child = self._children.start("kafka", [*command, "kafka.Kafka", str(settings)], self._environment)
         await self.child.ready(self._answers, _START_S)
 
     async def stop(self) -> None:
@@ -97,11 +97,13 @@ class Kafka:
             await self.child.stop(_STOP_S)
 
     async def _answers(self) -> bool:
-        return await readiness.port_open(ports.HOST, self.port) and await readiness.group_can_join(self.url)
+        return await readiness.port_open(self.port) and await readiness.group_can_join(self.url)
 
     async def _format(self, storage_tool: list[str], settings: Path) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        child = self._children.start("kafka-format", [*storage_tool, "format", "-t", cluster, "-c", str(settings)])
+        child = self._children.start(
+            "kafka-format", [*storage_tool, "format", "-t", cluster, "-c", str(settings)], self._environment
+        )
         if not await child.ended(_FORMAT_S) or child.exit_code != 0:
             child.kill()
             raise child.failure("could not prepare its data folder")

@@ -5,11 +5,12 @@ The set is what `org.apache.kafka:kafka_2.13:4.2.0` and `org.slf4j:slf4j-simple:
 Kafka's own console programs; fetching by name takes 7 s, resolving it anew 28 s.
 """
 
+import asyncio
 import hashlib
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,37 +55,38 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return (Path(caches) if caches else Path.home() / ".cache") / "aibroker"
 
 
-def unfit(folder: Path) -> list[str]:
-    """Return the names of the pinned jars that `folder` lacks or has with other bytes."""
-    return [jar.file for jar in pinned() if not _is(folder / jar.file, jar.sha256)]
+def unfit(folder: Path, jars: Iterable[Jar]) -> list[str]:
+    """Return the names of those `jars` that `folder` lacks or has with other bytes."""
+    return [jar.file for jar in jars if not _is(folder / jar.file, jar.sha256)]
 
 
-async def provide(cache: Path, children: Children, progress: Callable[[str], None]) -> list[Path]:
+async def provide(environment: Mapping[str, str], children: Children, progress: Callable[[str], None]) -> list[Path]:
     """Return the paths of the pinned jars, fetching them if the cache lacks them.
 
     Raises:
         JarsMissing: they are not there, and no registry answered.
         JarsDiffer: what came is not what is pinned.
     """
-    folder = cache / f"kafka-{KAFKA_VERSION}"
-    if unfit(folder):
-        progress(f"fetching Kafka {KAFKA_VERSION} ({len(pinned())} jars, 46 MB), this once")
-        await _fetch(folder, children)
+    jars = pinned()
+    folder = cache_folder(environment) / f"kafka-{KAFKA_VERSION}"
+    if await asyncio.to_thread(unfit, folder, jars):
+        progress(f"fetching Kafka {KAFKA_VERSION} ({len(jars)} jars, 46 MB), this once")
+        await _fetch(folder, jars, environment, children)
         progress("Kafka's jars are here and checked")
-    return [folder / jar.file for jar in pinned()]
+    return [folder / jar.file for jar in jars]
 
 
-async def _fetch(folder: Path, children: Children) -> None:
+async def _fetch(folder: Path, jars: list[Jar], environment: Mapping[str, str], children: Children) -> None:
     staging = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
     staging.mkdir(parents=True)
-    child = children.start("kafka-jars", [sys.executable, "-m", "broker.local.kafka_jars", str(staging)])
+    child = children.start("kafka-jars", [sys.executable, "-m", "broker.local.kafka_jars", str(staging)], environment)
     try:
         if not await child.ended(_FETCH_S) or child.exit_code != 0:
             raise JarsMissing(
                 f"Kafka's jars could not be fetched from the Maven registry (why: {child.log}): connect this machine to it once, "
                 f"or copy {folder} from one that has it, or use a Kafka of yours with --kafka"
             )
-        if wrong := unfit(staging):
+        if wrong := unfit(staging, jars):
             raise JarsDiffer(
                 f"the Maven registry gave other bytes than we pinned for {', '.join(wrong)}: do not use them; "
                 "look for a proxy that changes downloads, or use a Kafka of yours with --kafka"
@@ -92,7 +94,7 @@ async def _fetch(folder: Path, children: Children) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     except OSError:
-        if unfit(folder):  # otherwise another process of this user was faster with the same
+        if unfit(folder, jars):  # otherwise another process of this user was faster with the same
             raise
     finally:
         child.reap()
@@ -114,8 +116,15 @@ def main() -> None:
     folder = Path(sys.argv[1])
     maven = MavenContext(repo_cache=folder / "repository", remote_repos={"central": MAVEN_CENTRAL_URL})
 
-    def fetch(jar: Jar) -> None:
-        maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve().replace(folder / jar.file)
+    def fetch(jar: Jar, tries: int = 3) -> None:
+        artifact = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact()
+        try:
+            artifact.resolve().replace(folder / jar.file)
+        except (OSError, RuntimeError):
+            artifact.cached_path.unlink(missing_ok=True)  # half a jar would be taken for a whole one
+            if tries == 1:
+                raise
+            fetch(jar, tries - 1)
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         list(threads.map(fetch, pinned()))

@@ -57,18 +57,18 @@ class Mongod:
         """
         program = find(self._environment)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.child = self._children.start("mongod", [str(program), *self._arguments()])
-        await self.child.ready(self._answers, _START_S)
+        self.child = self._children.start("mongod", [str(program), *self._arguments()], self._environment)
+        await self.child.ready(self._listens, _START_S)
+        async with readiness.primary(self.port, REPLICA_SET) as answers:
+            await self.child.ready(answers, _START_S)
 
     async def stop(self) -> None:
         """Stop it cleanly."""
         if self.child is not None:
             await self.child.stop(_STOP_S)
 
-    async def _answers(self) -> bool:
-        return await readiness.port_open(ports.HOST, self.port) and await readiness.become_primary(
-            self.port, REPLICA_SET
-        )
+    async def _listens(self) -> bool:
+        return await readiness.port_open(self.port)
 
     def _arguments(self) -> list[str]:
         return [

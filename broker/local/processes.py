@@ -15,6 +15,7 @@ from types import TracebackType
 from broker.local.errors import DiskFull, LocalError, ServerDied
 
 _POLL_S = 0.02
+_ASK_S = 0.1  # asking costs the server, too
 _REAP_S = 10
 _LOG_KEPT_BYTES = 20_000_000
 _HERE = Path(__file__).parent
@@ -118,7 +119,7 @@ class Child:
                 return
             if time.monotonic() > give_up:
                 raise self.failure(f"was not ready after {within_s:.0f} s")
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_ASK_S)
         raise self.failure(f"ended with code {self.exit_code} before it was ready")
 
     def failure(self, what: str) -> LocalError:
@@ -181,10 +182,10 @@ class Children:
         if self._guardian is not None:
             self._guardian.wait(timeout=_REAP_S)
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
         """Start `command` (its first word an absolute path) with its output appended to `<logs>/<name>.log`.
 
-        `environment` is all of its environment; None means ours.
+        `environment` is all of its environment.
         """
         log = self._logs / f"{name}.log"
         if log.exists() and log.stat().st_size > _LOG_KEPT_BYTES:

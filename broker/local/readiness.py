@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from broker.local.errors import ServerTooOld, ServerUnreachable
+from broker.local.ports import HOST
 
 OLDEST_KAFKA = "2.5"
 OLDEST_MONGO = (6, 0)
@@ -96,22 +98,27 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-async def become_primary(port: int, replica_set: str) -> bool:
-    """Make the mongod on `port` the only member of its set and ask whether it takes a majority write already.
+@asynccontextmanager
+async def primary(port: int, replica_set: str) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Give what makes the mongod on `port` the only member of its set and says whether it takes a majority write already.
 
     A mongod that comes back on another port does not find itself in its own configuration; it is told its new address.
     """
-    host = f"127.0.0.1:{port}"
-    async with AsyncMongoClient[dict[str, Any]](host, directConnection=True, serverSelectionTimeoutMS=500) as client:
-        try:
-            hello = await client.admin.command("hello")
-            if hello.get("isWritablePrimary"):
-                return await _takes_majority_write(client)
-            if "setName" not in hello:
-                await _configure(client, replica_set, host)
-        except PyMongoError:
+    host = f"{HOST}:{port}"
+    async with AsyncMongoClient[dict[str, Any]](host, directConnection=True, serverSelectionTimeoutMS=2000) as client:
+
+        async def answers() -> bool:
+            try:
+                hello = await client.admin.command("hello")
+                if hello.get("isWritablePrimary"):
+                    return await _takes_majority_write(client)
+                if "setName" not in hello:
+                    await _configure(client, replica_set, host)
+            except PyMongoError:
+                return False
             return False
-    return False
+
+        yield answers
 
 
 async def _configure(client: AsyncMongoClient[dict[str, Any]], replica_set: str, host: str) -> None:
@@ -180,10 +187,10 @@ async def http_answers(url: str, path: str) -> bool:
     return status.split(b" ")[1:2] == [b"200"]
 
 
-async def port_open(host: str, port: int) -> bool:
+async def port_open(port: int) -> bool:
     """Whether anybody listens: cheap, so it is asked before anything that costs more."""
     try:
-        _, writer = await asyncio.open_connection(host, port)
+        _, writer = await asyncio.open_connection(HOST, port)
     except OSError:
         return False
     writer.close()

@@ -42,6 +42,7 @@ class Plan:
     simulator_arguments: tuple[str, ...] = ()
     """Added to its command line, e.g. `--behaviour FILE`."""
     kafka_heap_mb: int = HEAP_MB
+    worker_command: tuple[str, ...] = (sys.executable, "-m", "workers")
     worker_grace_s: float = 35.0
 
 
@@ -202,7 +203,7 @@ class Stack:
 
     def _start_worker(self, children: Children, environment: Mapping[str, str]) -> Child:
         self._made_workers += 1
-        worker = children.start(f"worker-{self._made_workers}", [sys.executable, "-m", "workers"], environment)
+        worker = children.start(f"worker-{self._made_workers}", self._plan.worker_command, environment)
         self._workers.append(worker)
         return worker
 
