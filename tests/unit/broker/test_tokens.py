@@ -5,12 +5,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
 from broker import tokens
 from broker.tokens import CL100K, O200K, Ratios, count, count_long, table_of
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_tokens_are_counted_as_openai_documents_them() -> None:
@@ -84,6 +86,7 @@ def test_a_panic_of_the_tokenizer_becomes_an_estimate(monkeypatch: pytest.Monkey
         count("x", "gpt-4o")
 
 
+@patient
 @given(st.text(alphabet=st.characters(codec=None), max_size=300))
 def test_any_text_can_be_counted(text: str) -> None:
     assert count(text, "gpt-4o") <= 2 * len(text.encode("utf-8", "surrogatepass"))
