@@ -1,0 +1,1 @@
+"""Records that tests send."""
