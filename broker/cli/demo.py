@@ -1,0 +1,7 @@
+"""x."""
+
+import typer
+
+
+def demo(context: typer.Context) -> None:
+    """X."""

@@ -1,0 +1,144 @@
+"""Every question that the command asks MongoDB, as pure filters and pipelines."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from broker.errors import UsageError
+from schemas.result import Status
+
+TERMINAL = tuple(status.value for status in Status)
+"""The states of a job that has ended."""
+
+Document = dict[str, Any]
+
+_GROUPS: dict[str, Any] = {
+    "tenant": "$tenant",
+    "model": "$request_model",
+    "provider": "$provider",
+    "credential": "$credential",
+    "priority": "$priority",
+    "operation": "$operation",
+    "batch": "$batch_id",
+    "outcome": "$outcome",
+    "day": {"$dateToString": {"date": "$at", "format": "%Y-%m-%d", "timezone": "UTC"}},
+}
+GROUPS = (*_GROUPS, "tag:<name>")
+"""What usage can be summed by."""
+COUNTS = (
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "output_tokens",
+    "reasoning_output_tokens",
+)
+"""The five token counts of a ledger row."""
+
+
+@dataclass(slots=True, frozen=True)
+class Period:
+    """From an instant, inclusive, to another, exclusive; None is open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def usage(by: Sequence[str], period: Period, tenant: str | None = None) -> list[Document]:
+    """Sums of the ledger: billed calls, tokens and dollars, and beside them what was spent and billed to nobody.
+
+    Raises:
+        UsageError: `by` names what usage cannot be summed by.
+    """
+    match: Document = {"tenant": tenant} if tenant else {}
+    bounds = {name: at for name, at in (("$gte", period.since), ("$lt", period.until)) if at is not None}
+    if bounds:
+        match["at"] = bounds
+    billed = {name: {"$sum": {"$cond": ["$billed", f"${name}", 0]}} for name in COUNTS}
+    sums: Document = {
+        "calls": {"$sum": 1},
+        "jobs": {"$sum": {"$cond": ["$billed", 1, 0]}},
+        **billed,
+        "cost_usd": {"$sum": {"$cond": ["$billed", "$cost_usd", 0]}},
+        "unbilled_usd": {"$sum": {"$cond": ["$billed", 0, "$cost_usd"]}},
+        "estimated_calls": {"$sum": {"$cond": ["$estimated", 1, 0]}},
+    }
+    groups = {f"k{place}": _group(name) for place, name in enumerate(by)}
+    # The sums as shown are sorted with the dearest first; the key breaks ties, so that two runs agree.
+    return [{"$match": match}, {"$group": {"_id": groups, **sums}}, {"$sort": {"cost_usd": -1, "_id": 1}}]
+
+
+def _group(name: str) -> Any:  # noqa: ANN401 an expression of MongoDB's
+    if name.startswith("tag:") and name[4:].replace("_", "").replace("-", "").isalnum():
+        return f"$tags.{name[4:]}"
+    if name not in _GROUPS:
+        raise UsageError(f"usage cannot be summed by {name!r}; choose from {', '.join(GROUPS)}")
+    return _GROUPS[name]
+
+
+def usage_row(by: Sequence[str], found: Mapping[str, Any]) -> Document:
+    """One row of the answer to `usage`, its groups under their own names first."""
+    groups = {name: found["_id"].get(f"k{place}") for place, name in enumerate(by)}
+    return {**groups, **{name: value for name, value in found.items() if name != "_id"}}
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names in `a,b`; what is empty or said twice counts once or not at all."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def finished(statuses: Sequence[str], tenant: str | None, batch: str | None) -> Document:
+    """Finished jobs: of a batch of a tenant, of a tenant, or all.
+
+    Raises:
+        UsageError: A status is none that a job can end with.
+    """
+    for status in statuses:
+        if status not in TERMINAL:
+            raise UsageError(f"no job ends as {status!r}; choose from {', '.join(TERMINAL)}")
+    match: Document = {"state": {"$in": list(statuses or TERMINAL)}}
+    if batch is not None:
+        match["batch"] = f"{tenant or 'default'}/{batch}"
+    elif tenant is not None:
+        match["tenant"] = tenant
+    return match
+
+
+def batch_counts(batches: Iterable[tuple[str, str]]) -> list[Document]:
+    """How many jobs of these (tenant, batch) are in which state; answered from the index alone."""
+    keys = [f"{tenant}/{batch}" for tenant, batch in batches]
+    return [{"$match": {"batch": {"$in": keys}}}, {"$group": {"_id": "$state", "jobs": {"$sum": 1}}}]
+
+
+def batch_codes(batches: Iterable[tuple[str, str]]) -> list[Document]:
+    """Why jobs of these (tenant, batch) did not succeed: how many of each state and code."""
+    keys = [f"{tenant}/{batch}" for tenant, batch in batches]
+    unhappy = [state for state in TERMINAL if state != Status.SUCCEEDED]
+    return [
+        {"$match": {"batch": {"$in": keys}, "state": {"$in": unhappy}}},
+        {"$group": {"_id": {"state": "$state", "code": "$result.code"}, "jobs": {"$sum": 1}}},
+        {"$sort": {"jobs": -1, "_id": 1}},
+    ]
+
+
+def waiting_reasons() -> list[Document]:
+    """How many documents wait, by priority and reason, and since when the oldest of each is due."""
+    return [
+        {"$match": {"state": "waiting"}},
+        {
+            "$group": {
+                "_id": {"priority": "$priority", "reason": "$why_waiting"},
+                "jobs": {"$sum": 1},
+                "oldest_due_at": {"$min": "$due_at"},
+            }
+        },
+        {"$sort": {"_id": 1}},
+    ]
+
+
+def live_workers() -> list[Document]:
+    """The leases that the server's clock says run."""
+    return [
+        {"$match": {"fenced": {"$exists": False}, "$expr": {"$gt": ["$until", "$$NOW"]}}},
+        {"$sort": {"_id": 1}},
+    ]

@@ -1,0 +1,7 @@
+"""x."""
+
+import typer
+
+
+def submit(context: typer.Context) -> None:
+    """X."""

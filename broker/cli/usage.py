@@ -1,0 +1,82 @@
+"""`aibroker usage`: what was used and what it cost, summed exactly over the ledger."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from broker import mongo
+from broker.cli import database, queries, screen
+from broker.cli.durations import moment
+from broker.cli.invocation import DataOption, Invocation, JsonOption
+from broker.settings import Settings
+
+_COLUMNS = ("calls", "jobs", *queries.COUNTS, "cost_usd", "unbilled_usd", "estimated_calls")
+_TITLES = {
+    "calls": "calls",
+    "jobs": "jobs billed",
+    "input_tokens": "input tokens",
+    "cache_read_input_tokens": "of them cached",
+    "cache_creation_input_tokens": "to the cache",
+    "output_tokens": "output tokens",
+    "reasoning_output_tokens": "of them reasoning",
+    "cost_usd": "cost, USD",
+    "unbilled_usd": "billed to nobody, USD",
+    "estimated_calls": "estimated calls",
+}
+
+
+def usage(
+    context: typer.Context,
+    *,
+    by: Annotated[
+        str, typer.Option(metavar="NAMES", help=f"What to sum by, with commas between: {', '.join(queries.GROUPS)}.")
+    ] = "tenant,model",
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="From then on: a date, a time with its zone, or how long ago (24h)."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Before then.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant's; all if not given.")] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sum what was used and what it cost.
+
+    Cost and tokens are those that tenants are billed for. What was spent and billed to nobody (a call that was repeated because its worker
+    died, say) stands beside it: the two together are the providers' invoices.
+    """
+    invocation: Invocation = context.obj
+    now = datetime.now(UTC)
+    period = queries.Period(moment(since, now) if since else None, moment(until, now) if until else None)
+    names = queries.names(by)
+    pipeline = queries.usage(names, period, tenant)
+    rows = asyncio.run(_rows(invocation.settings(data), pipeline, names))
+    if as_json:
+        for row in rows:
+            screen.write_json(row)
+    else:
+        show(names, rows)
+
+
+def show(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Write rows of usage as a table, without the columns in which nothing but zeros would stand."""
+    used = [name for name in _COLUMNS if name in {"calls", "cost_usd"} or any(_is_something(row[name]) for row in rows)]
+    titles = [*names, *(_TITLES[name] for name in used)]
+    screen.write_table("Usage", titles, ([row[name] for name in (*names, *used)] for row in rows))
+
+
+def _is_something(value: Any) -> bool:  # noqa: ANN401 a count or an amount
+    amount = screen.decimal(value)
+    return bool(value if amount is None else amount)
+
+
+async def _rows(settings: Settings, pipeline: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    async with database.opened(settings) as opened:
+        return await rows(opened, pipeline, names)
+
+
+async def rows(opened: mongo.Database, pipeline: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The ledger's sums as rows, groups under their own names."""
+    return [queries.usage_row(names, found) async for found in database.aggregate(opened, "usage", pipeline)]
