@@ -63,7 +63,6 @@ class Provider(Section):
     region: str | None = None
     service_tier: str | None = None
     timeout_s: Seconds = 600.0
-    concurrency: Annotated[int, Field(ge=1)] = 100_000
 
     @model_validator(mode="before")
     @classmethod
@@ -114,7 +113,7 @@ class Guards(Section):
 class Telemetry(Section):
     """What leaves for an OpenTelemetry collector."""
 
-    exporter: Literal["none", "otlp"] = "none"
+    exporter: Literal["none", "log", "otlp"] = "none"
     sampled_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     interval_s: Seconds = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,270 @@
+"""Calls a target until there is an answer, the job ends, or it has to wait longer than a moment; error classes decide money and retries."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from broker.events import Events
+from broker.telemetry import Telemetry
+from broker.tokens import Ratios
+from schemas.codes import Code
+from schemas.result import Status
+from workers.engine.failpoints import Failpoints
+from workers.engine.leases import Leases
+from workers.engine.publisher import Publisher
+from workers.engine.ready import ASSUMED_OUTPUT, output_limit
+from workers.gates import Gates
+from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running
+from workers.providers.protocol import Answer, ErrorClass, Failure, Provider, Request, Tokens
+from workers.quota.protocol import Hold
+from workers.route import Target
+from workers.settle import ledger_row, request_id
+from workers.stores.protocol import Fate, Store
+from workers.transports.errors import AnswerTooLarge, NotSent, SentUnknown
+from workers.transports.protocol import Call, Transport
+
+SHORT_WAIT_S = 2.0
+"""Shorter waits are spent in memory, longer ones are documents."""
+CALL_LIMIT_S = 600.0
+SHORTEST_CALL_S = 0.001
+COUNTED = frozenset({ErrorClass.FAILED, ErrorClass.SENT_UNKNOWN})
+"""The classes that `max_attempts` counts; the others are bounded by the deadline."""
+
+
+class FencedJobError(Exception):
+    """Another worker has this job: drop it."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """The stage that spends money.
+
+    Every call ends by min(deadline, target's timeout, 600 s), and carries `X-Client-Request-Id`, the key of its ledger row.
+    """
+
+    store: Store
+    publisher: Publisher
+    leases: Leases
+    providers: dict[str, Provider]
+    transport: Transport
+    gates: Gates
+    ratios: Ratios
+    telemetry: Telemetry
+    failpoints: Failpoints
+    release: Callable[[str], None]
+    events: Events
+
+    async def call(self, running: Running, targets: Sequence[Target], hold: Hold) -> tuple[Target, Answered]:
+        """Return the answer and whose it is.
+
+        Raises:
+            Ended: The job is over.
+            Postponed: It has to wait.
+            FencedJobError: It is somebody else's.
+        """
+        while True:
+            target = await self._open_target(running, targets)
+            outcome, seconds = await self._once(running, target)
+            self.telemetry.call(target.provider, target.model, _class_of(outcome), seconds)
+            if isinstance(outcome, Answer):
+                return target, self._answered(running, target, outcome, hold, seconds)
+            await self._failed(running, target, outcome)
+
+    def estimate(self, running: Running, target: Target) -> Tokens:
+        """What the job will probably use: learned input, and output up to what it asks for."""
+        claim = running.ready.claim
+        asked = output_limit(running.job.body)
+        output = (
+            0
+            if running.job.operation in {"embeddings", "moderations"}
+            else min(asked or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
+        )
+        return Tokens(self.ratios.estimate(target.model, claim.tenant, len(claim.payload)), output_tokens=output)
+
+    # -- before a call ------------------------------------------------------------------------------------------------
+    async def _open_target(self, running: Running, targets: Sequence[Target]) -> Target:
+        """The first target whose gate is open, after a short wait at most."""
+        while True:
+            now = time.time()
+            if datetime.now(UTC) >= running.ready.deadline:
+                raise Ended(Status.EXPIRED, Code.EXPIRED)
+            if not self.leases.healthy():
+                raise Postponed(datetime.now(UTC), "lease")
+            blocked = [self._blocked(target, now) for target in targets]
+            for target, block in zip(targets, blocked, strict=True):
+                if block is None:
+                    return target
+            until, why, key = min(block for block in blocked if block is not None)
+            await self._pause(running, until - now, why, key or None)
+
+    def _blocked(self, target: Target, now: float) -> tuple[float, str, str] | None:
+        cooldown = self.gates.gate(target.credential, target.model).cooldown_until
+        if cooldown > now:
+            return cooldown, "rate_limited", ""
+        until = self.gates.breaker(target.credential).blocked(now)
+        return None if until is None else (until, "credential", f"credential:{target.credential}")
+
+    async def _pause(self, running: Running, seconds: float, why: str, key: str | None) -> None:
+        """Wait in memory, or as a document where it takes longer."""
+        wait_s = seconds + self.gates.jitter_s(seconds)
+        if wait_s > SHORT_WAIT_S:
+            raise Postponed(datetime.now(UTC) + timedelta(seconds=wait_s), why, key)
+        await self._stoppable(running, asyncio.sleep(max(wait_s, 0.0)))
+
+    # -- one call -----------------------------------------------------------------------------------------------------
+    async def _once(self, running: Running, target: Target) -> tuple[Answer | Failure, float]:
+        claim, provider = running.ready.claim, self.providers[target.credential]
+        running.calls += 1
+        row_id = request_id(claim, running.calls)
+        left_s = (running.ready.deadline - datetime.now(UTC)).total_seconds()
+        timeout_s = max(min(left_s, target.timeout_s, CALL_LIMIT_S), SHORTEST_CALL_S)
+        operation = running.job.operation.value
+        call = provider.build(Request(operation, target.model, running.job.body, row_id), timeout_s)
+        if running.job.execution == "at_most_once":
+            await self._mark(running)
+        self.failpoints.hit("before_call")
+        self.gates.gate(target.credential, target.model).called()
+        started = time.perf_counter()
+        outcome = await self._send(running, target, provider, call)
+        seconds = time.perf_counter() - started
+        self.failpoints.hit("after_call")
+        running.provider_ms += round(seconds * 1000)
+        return outcome, seconds
+
+    async def _mark(self, running: Running) -> None:
+        claim = running.ready.claim
+        if await self.store.mark_called(claim.id, claim.fence) is Fate.FENCED:
+            raise FencedJobError
+        if not self.leases.healthy():
+            raise Postponed(datetime.now(UTC), "lease")
+
+    async def _send(self, running: Running, target: Target, provider: Provider, call: Call) -> Answer | Failure:
+        sent_before, running.sent = running.sent, True
+        try:
+            reply = await self._stoppable(running, self.transport.send(call))
+        except NotSent as error:
+            running.sent = sent_before
+            return Failure(ErrorClass.NOT_SENT, Code.NOT_SENT, str(error))
+        except SentUnknown as error:
+            return Failure(ErrorClass.SENT_UNKNOWN, Code.OUTCOME_UNKNOWN, str(error))
+        except AnswerTooLarge as error:
+            return Failure(ErrorClass.FAILED, Code.ANSWER_TOO_LARGE, str(error), final=True, spent=True)
+        except (Ended, Postponed):
+            await self._spent(running, target, "cancelled", None)
+            raise
+        return provider.read(running.job.operation.value, reply, time.time())
+
+    async def _stoppable(self, running: Running, work: Awaitable[Any]) -> Any:  # noqa: ANN401 what the work returns
+        """Do some work; a job that was told to stop ends or waits instead of passing the cancellation on."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if running.stopped is None or task is None:
+                raise
+            task.uncancel()
+            if running.stopped != SHUTDOWN:
+                raise Ended(Status.CANCELLED, Code.CANCELLED, running.stopped) from None
+            if running.job.execution == "at_most_once" and running.sent:
+                raise Ended(Status.FAILED, Code.OUTCOME_UNKNOWN) from None
+            raise Postponed(datetime.now(UTC), "handed_back") from None
+
+    # -- after a call -------------------------------------------------------------------------------------------------
+    def _answered(self, running: Running, target: Target, answer: Answer, hold: Hold, seconds: float) -> Answered:  # noqa: PLR0917 what a row needs
+        if self.gates.breaker(target.credential).accepted():
+            self.release(f"credential:{target.credential}")
+        claim, tokens = running.ready.claim, answer.usage
+        estimated = tokens is None
+        if tokens is None:
+            tokens = self.estimate(running, target)
+        elif not tokens.cache_read_input_tokens:
+            self.ratios.learn(target.model, claim.tenant, len(claim.payload), tokens.input_tokens)
+        cost = target.price.cost(tokens)
+        row = ledger_row(
+            running,
+            target,
+            n=running.calls,
+            tokens=tokens,
+            outcome="succeeded",
+            estimated=estimated,
+            incarnation=self.store.owner,
+            day=hold.day,
+            provider_ms=round(seconds * 1000),
+            cost=cost,
+            answer=answer,
+        )
+        self.telemetry.used(
+            target.provider,
+            target.model,
+            claim.tenant,
+            input_tokens=tokens.input_tokens,
+            output_tokens=tokens.output_tokens,
+            usd=float(cost),
+        )
+        return Answered(answer, row, tokens.input_tokens + tokens.output_tokens, cost)
+
+    async def _failed(self, running: Running, target: Target, failure: Failure) -> None:
+        """Back where another call may be tried at once; else the job ends or waits."""
+        self.events.debug(
+            "call.failed", job=running.ready.claim.id, error_class=failure.error_class.value, code=failure.code
+        )
+        if failure.error_class is ErrorClass.SENT_UNKNOWN or failure.spent or failure.usage is not None:
+            await self._spent(running, target, failure.error_class.value, failure.usage)
+        breaker, now = self.gates.breaker(target.credential), time.time()
+        if failure.error_class is not ErrorClass.CREDENTIAL:
+            breaker.gave_up()
+        match failure.error_class:
+            case ErrorClass.REJECTED:
+                raise Ended(Status.REJECTED, failure.code, failure.message)
+            case ErrorClass.CREDENTIAL:
+                until = breaker.refused(now)
+                self.events.error("credential.refused", credential=target.credential, code=failure.code, until=until)
+            case ErrorClass.THROTTLED:
+                gate = self.gates.gate(target.credential, target.model)
+                gate.cool(
+                    now
+                    + (
+                        failure.retry_after_s
+                        if failure.retry_after_s is not None
+                        else self.gates.backoff_s(running.calls)
+                    )
+                )
+            case ErrorClass.NOT_SENT:
+                await self._pause(running, self.gates.backoff_s(running.calls), "not_sent", None)
+            case _:
+                await self._retry(running, target, failure)
+
+    async def _retry(self, running: Running, target: Target, failure: Failure) -> None:
+        running.attempts += 1
+        if running.job.execution == "at_most_once" and failure.error_class is ErrorClass.SENT_UNKNOWN:
+            raise Ended(Status.FAILED, Code.OUTCOME_UNKNOWN, failure.message)
+        if failure.final or running.attempts >= running.job.max_attempts:
+            raise Ended(Status.FAILED, failure.code, failure.message)
+        wait_s = failure.retry_after_s if failure.retry_after_s is not None else self.gates.backoff_s(running.attempts)
+        if not self.gates.gate(target.credential, target.model).may_retry():
+            wait_s = max(wait_s, 2 * SHORT_WAIT_S)
+        await self._pause(running, wait_s, "retry", None)
+
+    async def _spent(self, running: Running, target: Target, outcome: str, usage: Tokens | None) -> None:
+        """Put what an attempt without an answer has cost, or may have cost, on the ledger before the job moves on."""
+        tokens = usage or self.estimate(running, target)
+        row = ledger_row(
+            running,
+            target,
+            n=running.calls,
+            tokens=tokens,
+            outcome=outcome,
+            estimated=usage is None,
+            incarnation=self.store.owner,
+            day=None,
+            provider_ms=running.provider_ms,
+            cost=target.price.cost(tokens),
+        )
+        await self.publisher.record_now([row])
+
+
+def _class_of(outcome: Answer | Failure) -> str:
+    return "succeeded" if isinstance(outcome, Answer) else outcome.error_class.value

@@ -1,0 +1,59 @@
+"""What a job in hand knows, and how it leaves the pipeline: finished, or put back to wait until T because R."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from schemas.codes import MEANING, Code
+from schemas.job import Job
+from schemas.result import Status
+from workers.engine.ready import Ready
+from workers.providers.protocol import Answer
+
+SHUTDOWN = "shutdown"
+
+
+@dataclass(slots=True)
+class Running:
+    """A job from its admission to its outcome; `stopped` says why it was told to stop, if it was."""
+
+    ready: Ready
+    started_at: datetime
+    job: Job
+    attempts: int  # those that count: failed and unknown ones of this generation
+    calls: int = 0  # made under this fence
+    sent: bool = False  # something of it may have been sent since it was claimed
+    provider_ms: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Answered:
+    """A provider's answer, what it cost, and whose it is; the row's `billed` is decided by the finish."""
+
+    answer: Answer
+    row: dict[str, Any]
+    tokens: int
+    usd: Decimal
+
+
+class Ended(Exception):  # noqa: N818 what happened to the job, not an error
+    """The job ends here without an answer."""
+
+    def __init__(self, status: Status, code: Code, message: str = "") -> None:
+        super().__init__(message or MEANING[code])
+        self.status = status
+        self.code = code
+        self.message = message or MEANING[code]
+
+
+class Postponed(Exception):  # noqa: N818 what happened to the job, not an error
+    """The job has to wait until `until` because of `why`; `wait_key` names what may release it earlier."""
+
+    def __init__(self, until: datetime, why: str, wait_key: str | None = None) -> None:
+        super().__init__(why)
+        self.until = until
+        self.why = why
+        self.wait_key = wait_key

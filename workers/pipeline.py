@@ -1,0 +1,86 @@
+"""The path of one job, on one screen: admit, route, hold, call, check, settle; one job in, one outcome out.
+
+Each stage is an object that the composition root (`app.py`) puts in; a stage ends a job by raising `Ended`, or has it wait by raising `Postponed`.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from schemas.codes import MEANING, Code
+from schemas.result import Status
+from workers.admit import Admission
+from workers.call import Caller
+from workers.engine.ready import Ready
+from workers.outcome import Answered, Ended, Postponed, Running
+from workers.providers.protocol import CannotBuild
+from workers.quota.protocol import Denied, Hold, Quota
+from workers.route import Router, Target
+from workers.settle import ended, succeeded
+from workers.stores.protocol import Finish, Waiting
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """The stages of a worker, in their order."""
+
+    admission: Admission
+    router: Router
+    quota: Quota
+    caller: Caller
+
+    async def process(self, ready: Ready, under_way: dict[str, Running]) -> Finish | Waiting:
+        """Bring one job to its outcome; `under_way` names it while it can be told to stop."""
+        running: Running | None = None
+        try:
+            running = under_way[ready.claim.id] = await self.admission.admit(ready)
+            targets = self.router.targets(running.job)
+            with await self._hold(running, targets[0]) as hold:
+                target, answered = await self.caller.call(running, targets, hold)
+                hold.settle(answered.tokens, answered.usd)
+            return await self._settle(running, target, answered)
+        except Ended as end:
+            return ended(ready.claim, running, end)
+        except CannotBuild as error:
+            return ended(ready.claim, running, Ended(Status.REJECTED, Code(error.code), str(error)))
+        except Postponed as wait:
+            return _waiting(ready, running, wait)
+        finally:
+            under_way.pop(ready.claim.id, None)
+
+    async def _hold(self, running: Running, target: Target) -> Hold:
+        """Reserve what the job will probably use.
+
+        Raises:
+            Ended: `quota_exceeded` where the tenant's policy is to reject, `cost_limit` where the job's own limit is too low.
+            Postponed: Where it is to wait.
+        """
+        estimate = self.caller.estimate(running, target)
+        self.router.check_cost(running.job, target, estimate.input_tokens)
+        tokens, usd = estimate.input_tokens + estimate.output_tokens, target.price.cost(estimate)
+        tenant, now = running.ready.claim.tenant, datetime.now(UTC)
+        held = self.quota.try_hold(tenant, tokens, usd, now) or await self.quota.hold(tenant, tokens, usd, now)
+        if not isinstance(held, Denied):
+            return held
+        if held.policy == "reject":
+            raise Ended(Status.REJECTED, Code.QUOTA_EXCEEDED, held.message)
+        raise Postponed(held.until, "quota", held.wait_key)
+
+    async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
+        """The outcome of an answered job, after the guards have seen the answer."""
+        operation, answer = running.job.operation.value, answered.answer
+        verdict = await self.admission.guards.check_long_answer(operation, answer.document)
+        running.findings.extend(verdict.findings)
+        if verdict.action == "block":
+            blocked = Ended(
+                Status.REJECTED, Code.BLOCKED, f"the answer was blocked by a guard; {MEANING[Code.BLOCKED]}"
+            )
+            return ended(running.ready.claim, running, blocked, row=answered.row)
+        if verdict.body is not answer.document:
+            answered = replace(answered, answer=answer._replace(document=verdict.body))
+        return succeeded(running, target, answered)
+
+
+def _waiting(ready: Ready, running: Running | None, wait: Postponed) -> Waiting:
+    attempts = running.attempts if running else ready.claim.attempts
+    nothing_sent = running is None or not running.sent
+    return Waiting(ready.claim.id, ready.claim.fence, wait.until, wait.why, attempts, wait.wait_key, nothing_sent)

@@ -1,0 +1,112 @@
+"""Which targets may answer a job: a pure look-up of its model; a model without a price is not routed, because its ledger could not be right."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from broker.prices import Price, Prices
+from broker.settings import Provider, Settings
+from schemas.codes import MEANING, Code
+from schemas.job import Job
+from schemas.result import Status
+from workers.engine.ready import output_limit
+from workers.outcome import Ended
+from workers.providers.protocol import Tokens
+
+SUGGESTED = 5
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """A provider, a model, a credential and a service tier, and what they cost."""
+
+    credential: str  # the provider's name in the settings: one key each
+    provider: str  # as in the ledger: OpenTelemetry's values
+    model: str
+    price: Price
+    region: str | None
+    service_tier: str | None
+    timeout_s: float
+
+
+class Router:
+    """The table of models to targets, in the order in which they are tried.
+
+    Args:
+        settings: Routes and providers.
+        prices: What models cost.
+    """
+
+    def __init__(self, settings: Settings, prices: Prices) -> None:
+        self._providers: Mapping[str, Provider] = settings.providers
+        self._routes = settings.routes
+        self._prices = prices
+        self._known: dict[str, tuple[Target, ...]] = {}
+
+    def targets(self, job: Job) -> tuple[Target, ...]:
+        """The targets of a job, at least one.
+
+        Raises:
+            Ended: `unknown_model`, with the models that are known.
+        """
+        found = self._known.get(job.model)
+        if found is None:
+            found = self._find(job.model)
+            if found:  # unknown names are not kept: there is no end to them
+                self._known[job.model] = found
+        if not found:
+            known = sorted(
+                {*self._routes, *(model for provider in self._providers.values() for model in provider.models)}
+            )
+            hint = f"; configured are {', '.join(known[:SUGGESTED])}" if known else ""
+            raise Ended(
+                Status.REJECTED,
+                Code.UNKNOWN_MODEL,
+                f"body.model: no route for {job.model[:80]!r}{hint}; add a route and a price",
+            )
+        return found
+
+    def check_cost(self, job: Job, target: Target, input_tokens: int) -> None:
+        """Refuse a job that may cost more than it allows: counted input and `max_tokens` at the target's price.
+
+        Raises:
+            Ended: `cost_limit`.
+        """
+        if job.max_cost_usd is None:
+            return
+        most = most_cost(job, target, input_tokens)
+        if most is None or most > job.max_cost_usd:
+            asked = "the body names no max_tokens" if most is None else f"it may cost {most:f} dollars"
+            raise Ended(Status.REJECTED, Code.COST_LIMIT, f"max_cost_usd: {asked}; {MEANING[Code.COST_LIMIT]}")
+
+    def _find(self, model: str) -> tuple[Target, ...]:
+        if model in self._routes:
+            named = [(target.provider, target.model) for target in self._routes[model]]
+        else:
+            named = [
+                (name, model)
+                for name, provider in self._providers.items()
+                if not provider.models or model in provider.models
+            ]
+        targets = (self._target(name, target_model) for name, target_model in named)
+        return tuple(target for target in targets if target is not None)
+
+    def _target(self, name: str, model: str) -> Target | None:
+        provider = self._providers[name]
+        price = self._prices.resolve(provider.priced_as, model)
+        if price is None:
+            return None
+        return Target(
+            name, provider.priced_as, model, price, provider.region, provider.service_tier, provider.timeout_s
+        )
+
+
+def most_cost(job: Job, target: Target, input_tokens: int) -> Decimal | None:
+    """The most that one call may cost, in dollars; None where the body sets no limit to its output."""
+    if job.operation in {"embeddings", "moderations"}:
+        return target.price.cost(Tokens(input_tokens))
+    limit = output_limit(job.body)
+    choices = job.body.get("n", 1)
+    if limit is None or not isinstance(choices, int):
+        return None
+    return target.price.cost(Tokens(input_tokens, output_tokens=limit * max(choices, 1)))

@@ -1,0 +1,180 @@
+"""What was used and what became of the job: the ledger row, the result, and the frozen outcome; everything as it is stored and published.
+
+Instants are cut to milliseconds before they are stored, because a document holds no more and what is published is made from what was stored.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from bson import Decimal128
+
+from broker.codec import Decoded, Refusal
+from schemas.job import Job
+from schemas.result import Status
+from workers.engine.ready import OUTPUT_WEIGHT
+from workers.outcome import Answered, Ended, Running
+from workers.providers.protocol import Answer, Tokens
+from workers.route import Target
+from workers.stores.protocol import Claim, Finish
+
+NOTHING = Tokens()
+
+
+def cut(instant: datetime) -> datetime:
+    """An instant to the millisecond."""
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def counts(tokens: Tokens) -> dict[str, int]:
+    """The five counts by their names on the wire."""
+    return tokens._asdict()
+
+
+def units(tokens: Tokens) -> float:
+    """Cost units of what was used."""
+    return tokens.input_tokens + OUTPUT_WEIGHT * tokens.output_tokens
+
+
+def ledger_row(  # noqa: PLR0913 a row has many sources
+    running: Running,
+    target: Target,
+    *,
+    n: int,
+    tokens: Tokens,
+    outcome: str,
+    estimated: bool,
+    incarnation: str,
+    day: str | None,
+    provider_ms: int,
+    cost: Decimal,
+    answer: Answer | None = None,
+) -> dict[str, Any]:
+    """One row of the ledger, not billed yet."""
+    claim, now = running.ready.claim, cut(datetime.now(UTC))
+    tier = (answer.service_tier if answer else None) or target.service_tier
+    return {
+        "_id": request_id(claim, n),
+        "at": now,
+        "recorded_at": now,
+        "tenant": claim.tenant,
+        "job_id": claim.job_id,
+        "generation": claim.generation,
+        "batch_id": claim.batch_id,
+        "priority": claim.priority,
+        "operation": running.job.operation.value,
+        "provider": target.provider,
+        "credential": target.credential,
+        "request_model": target.model,
+        "response_model": answer.response_model if answer else None,
+        "response_id": answer.response_id if answer else None,
+        "request_id": answer.request_id if answer else None,
+        "region": target.region,
+        "service_tier": tier,
+        "outcome": outcome,
+        "finish_reasons": list(answer.finish_reasons) if answer else [],
+        **counts(tokens),
+        "cost_usd": Decimal128(cost),
+        "price_id": target.price.id,
+        "billed": False,
+        "estimated": estimated,
+        "incarnation": incarnation,
+        "quota_day": day,
+        "queued_ms": _milliseconds(claim.arrived_at, running.started_at),
+        "provider_ms": provider_ms,
+        "tags": dict(running.job.tags),
+    }
+
+
+def request_id(claim: Claim, n: int) -> str:
+    """The key of a row and the `X-Client-Request-Id` of its call: `<uid>/<generation>/<fence>.<n>`."""
+    return f"{claim.uid}/{claim.generation}/{claim.fence}.{n}"
+
+
+def succeeded(running: Running, target: Target, answered: Answered) -> Finish:
+    """The outcome of a job that was answered."""
+    row = {**answered.row, "billed": True}
+    result = _result(running.ready.claim, running.job, running, Status.SUCCEEDED, row=row)
+    result["attempts"] += 1
+    result["target"] = _target(target, answered.answer)
+    if answered.answer.storable:
+        result["output"] = answered.answer.document
+    else:
+        result["output_text"] = answered.answer.output.decode("utf-8", "replace")
+    return Finish(
+        running.ready.claim.id, running.ready.claim.fence, Status.SUCCEEDED.value, result, row, keep_payload=False
+    )
+
+
+def ended(claim: Claim, running: Running | None, end: Ended, *, row: dict[str, Any] | None = None) -> Finish:
+    """The outcome of a job that ends without an answer that its producer gets; `row`: what its last attempt cost all the same."""
+    billed = {**row, "billed": True} if row is not None else None
+    result = _result(claim, running.job if running else None, running, end.status, row=billed)
+    result["code"], result["message"] = end.code.value, end.message
+    return Finish(claim.id, claim.fence, end.status.value, result, billed, keep_payload=True)
+
+
+def refused_result(decoded: Decoded, refusal: Refusal, now: datetime) -> dict[str, Any]:
+    """The result of a record whose id belongs to another job: generation 0, no document."""
+    return {
+        "job_id": decoded.job_id,
+        "tenant": decoded.tenant,
+        "generation": 0,
+        "operation": decoded.parsed.operation,
+        "status": Status.REJECTED.value,
+        "code": refusal.code.value,
+        "message": refusal.message,
+        "usage": counts(NOTHING),
+        "cost_usd": "0",
+        "target": None,
+        "attempts": 0,
+        "guards": [],
+        "timing": {"queued_ms": 0, "provider_ms": 0, "total_ms": 0},
+        "metadata": decoded.parsed.metadata,
+        "finished_at": cut(now),
+    }
+
+
+def _result(
+    claim: Claim, job: Job | None, running: Running | None, status: Status, *, row: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    now = cut(datetime.now(UTC))
+    used = {name: row[name] for name in counts(NOTHING)} if row else counts(NOTHING)
+    started = running.started_at if running else now
+    result: dict[str, Any] = {
+        "job_id": claim.job_id,
+        "tenant": claim.tenant,
+        "generation": claim.generation,
+        "operation": job.operation.value if job else "chat",
+        "status": status.value,
+        "usage": used,
+        "cost_usd": row["cost_usd"] if row else Decimal128(Decimal(0)),
+        "target": None,
+        "attempts": running.attempts if running else claim.attempts,
+        "guards": running.findings if running else [],
+        "timing": {
+            "queued_ms": _milliseconds(claim.arrived_at, started),
+            "provider_ms": running.provider_ms if running else 0,
+            "total_ms": _milliseconds(claim.arrived_at, now),
+        },
+        "metadata": job.metadata if job else None,
+        "finished_at": now,
+    }
+    if claim.batch_id is not None:
+        result["batch_id"] = claim.batch_id
+    return result
+
+
+def _target(target: Target, answer: Answer) -> dict[str, Any]:
+    return {
+        "provider": target.provider,
+        "request_model": target.model,
+        "response_model": answer.response_model,
+        "region": target.region,
+        "service_tier": answer.service_tier or target.service_tier,
+    }
+
+
+def _milliseconds(start: datetime, end: datetime) -> int:
+    return max(round((end - start).total_seconds() * 1000), 0)
