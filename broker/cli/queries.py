@@ -121,6 +121,22 @@ def batch_codes(batches: Iterable[tuple[str, str]]) -> list[Document]:
     ]
 
 
+def state_counts() -> list[Document]:
+    """How many jobs are in which state, over the whole deployment."""
+    return [{"$group": {"_id": "$state", "jobs": {"$sum": 1}}}]
+
+
+def outcomes() -> list[Document]:
+    """How many jobs of each tenant are in which state, for which reason."""
+    keys = {"tenant": "$tenant", "state": "$state", "code": "$result.code"}
+    return [{"$group": {"_id": keys, "jobs": {"$sum": 1}}}, {"$sort": {"_id.tenant": 1, "jobs": -1, "_id": 1}}]
+
+
+def code_row(found: Mapping[str, Any]) -> Document:
+    """One row of the answer to `batch_codes`."""
+    return {"state": found["_id"]["state"], "code": found["_id"].get("code"), "jobs": found["jobs"]}
+
+
 def waiting_reasons() -> list[Document]:
     """How many documents wait, by priority and reason, and since when the oldest of each is due."""
     return [

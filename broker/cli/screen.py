@@ -38,6 +38,12 @@ def write_line(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
 
 
+def write_text(text: str) -> None:
+    """Write a sentence to standard output."""
+    write_line(text.encode())
+    flush()
+
+
 def flush() -> None:
     """Hand over what was written, for who reads along."""
     sys.stdout.buffer.flush()

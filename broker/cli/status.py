@@ -129,7 +129,5 @@ async def batch_status(opened: mongo.Database, tenant: str, batch: str) -> dict[
         "jobs": sum(states.values()),
         "ended": done,
         "states": dict(sorted(states.items())),
-        "codes": [
-            {"state": entry["_id"]["state"], "code": entry["_id"].get("code"), "jobs": entry["jobs"]} for entry in codes
-        ],
+        "codes": [queries.code_row(entry) for entry in codes],
     }
