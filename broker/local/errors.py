@@ -13,6 +13,8 @@ LocalError                   local_failed
 └── ServerTooOld             local_server_too_old     or not what is needed (MongoDB without a replica set)
 """
 
+# ruff: noqa: N818 as in the tree of broker/errors.py: users read what happened, not that it is an error
+
 from broker.errors import AibrokerError
 
 

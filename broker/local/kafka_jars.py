@@ -114,21 +114,23 @@ def main() -> None:
     from jgo.maven import MavenContext  # noqa: PLC0415
 
     folder = Path(sys.argv[1])
-    maven = MavenContext(repo_cache=folder / "repository", remote_repos={"central": MAVEN_CENTRAL_URL})
 
     def fetch(jar: Jar, tries: int = 3) -> None:
-        artifact = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact()
+        halves = folder / f"{jar.file}.{tries}"  # a new place for each try: half a jar would be taken for a whole one
+        maven = MavenContext(repo_cache=halves, remote_repos={"central": MAVEN_CENTRAL_URL})
         try:
-            artifact.resolve().replace(folder / jar.file)
+            maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve().replace(
+                folder / jar.file
+            )
         except (OSError, RuntimeError):
-            artifact.cached_path.unlink(missing_ok=True)  # half a jar would be taken for a whole one
             if tries == 1:
                 raise
             fetch(jar, tries - 1)
+        finally:
+            shutil.rmtree(halves, ignore_errors=True)
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         list(threads.map(fetch, pinned()))
-    shutil.rmtree(folder / "repository")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ async def check_kafka(bootstrap: str) -> None:
     try:
         async with asyncio.timeout(_ASK_S):
             newest = await _newest_version(bootstrap, api_key=_OFFSET_FETCH)
-    except (KafkaError, OSError, TimeoutError, ValueError) as error:
+    except (KafkaError, OSError, TimeoutError, ValueError, OverflowError) as error:
         raise ServerUnreachable(
             f"no Kafka answers at {bootstrap} ({type(error).__name__}): check the address given with --kafka (HOST:PORT), "
             "or leave it out to have one started here"
@@ -143,7 +143,7 @@ async def _takes_majority_write(client: AsyncMongoClient[dict[str, Any]]) -> boo
     return True
 
 
-async def check_mongo(url: str) -> None:
+async def check_mongo(url: str, timeout_s: float = _ASK_S) -> None:
     """Say what is wrong with a MongoDB that was given by its URL.
 
     Raises:
@@ -152,7 +152,7 @@ async def check_mongo(url: str) -> None:
     """
     shown = url.rpartition("@")[2].removeprefix("mongodb://")  # never the password
     try:
-        async with AsyncMongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(_ASK_S * 1000)) as client:
+        async with AsyncMongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(timeout_s * 1000)) as client:
             hello = await client.admin.command("hello")
             version = (await client.admin.command("buildInfo"))["version"]
             if "setName" not in hello and hello.get("msg") != "isdbgrid":

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from broker.local import folder, readiness
+from broker.local import folder as data_folder
+from broker.local import readiness
 from broker.local.errors import LocalError
 from broker.local.folder import Addresses, Pids
 from broker.local.kafka import HEAP_MB, Kafka
@@ -71,10 +72,10 @@ class Stack:
             LocalError: one of them cannot; nothing of ours runs then.
         """
         async with AsyncExitStack() as begun:
-            data = self._plan.data.absolute()
-            lock = await begun.enter_async_context(folder.locked(data))
-            folder.check_space(data)
-            folder.remove(data)
+            data = self.folder
+            lock = await begun.enter_async_context(data_folder.locked(data))
+            data_folder.check_space(data)
+            data_folder.remove(data)
             self._children = begun.enter_context(Children(data / "logs", held=(lock,)))
             self._make_servers(data, self._children)
             begun.push_async_callback(self._stop)
@@ -87,6 +88,11 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._exit.aclose()
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, where `stack.json` and `logs/` are."""
+        return self._plan.data.absolute()
 
     @property
     def kafka_url(self) -> str:
@@ -199,7 +205,7 @@ class Stack:
         for server in (self.simulator, self.kafka, self.mongod):
             if server:
                 await server.stop()
-        folder.remove(self._plan.data.absolute())
+        data_folder.remove(self.folder)
 
     def _start_worker(self, children: Children, environment: Mapping[str, str]) -> Child:
         self._made_workers += 1
@@ -216,7 +222,7 @@ class Stack:
         return [*(server.child for server in servers if server and server.child), *self._workers]
 
     def _write(self) -> None:
-        folder.write(self._plan.data.absolute(), self.addresses)
+        data_folder.write(self.folder, self.addresses)
 
 
 def _pid(server: Server | None) -> int | None:

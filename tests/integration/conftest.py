@@ -1,0 +1,24 @@
+"""One real Kafka, mongod and simulator for the whole run of the integration tests; a prefix of its own for each test."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from broker.local.stack import Plan, Stack
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """The servers that all integration tests share; it holds nothing of an event loop, so every test may use it."""
+    plan = Plan(data=tmp_path_factory.mktemp("stack"), environment=dict(os.environ))
+    async with Stack(plan) as running:
+        yield running
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What keeps this test's topics, groups and database apart from all others'."""
+    return f"t{uuid.uuid4().hex[:10]}"
