@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -96,6 +96,11 @@ def amount(value: object) -> Decimal:
     """An exact amount, from JSON (a string) or from BSON (a Decimal128)."""
     to_decimal = getattr(value, "to_decimal", None)
     return to_decimal() if to_decimal is not None else Decimal(str(value))
+
+
+def kill_line(kill: Kill) -> str:
+    """The kill log's line about one kill."""
+    return json.dumps({**asdict(kill), "held": sorted(kill.held)}) + "\n"
 
 
 def read_kills(lines: Iterable[str]) -> list[Kill]:

@@ -55,7 +55,7 @@ async def read_history(
         documents=documents,
         ledger=ledger,
         quotas=quotas,
-        calls=read_calls(services)[services.first_call :],
+        calls=read_calls(services),
         committed=await read_committed(services),
         kills=kills,
         limits=limits,
@@ -125,7 +125,36 @@ async def read_committed(services: Services) -> dict[tuple[str, int], int]:
         await admin.close()
 
 
+async def read_ends(services: Services) -> dict[tuple[str, int], int]:
+    """Where the topics of jobs end now."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=services.kafka, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        await consumer.topics()
+        partitions = [
+            TopicPartition(services.topic(f"jobs.{priority}"), number)
+            for priority in PRIORITIES
+            for number in consumer.partitions_for_topic(services.topic(f"jobs.{priority}")) or ()
+        ]
+        ends = await consumer.end_offsets(partitions)
+    finally:
+        await consumer.stop()
+    start = services.topic("")
+    return {(partition.topic.removeprefix(start), partition.partition): end for partition, end in ends.items()}
+
+
 def read_calls(services: Services) -> list[dict[str, Any]]:
-    """The simulator's log: every call that it was sent, in the order in which they were opened."""
-    with urllib.request.urlopen(f"{services.simulator}/sim/calls", timeout=30) as answer:  # noqa: S310 the caller's own server
-        return [json.loads(line) for line in answer]
+    """This run's part of the simulator's log: every call that it was sent, in the order in which they were opened."""
+    return [json.loads(line) for line in _ask(services, f"/sim/calls?since={services.first_call}").splitlines()]
+
+
+def read_stats(services: Services) -> dict[str, Any]:
+    """The simulator's counts over all runs."""
+    stats: dict[str, Any] = json.loads(_ask(services, "/sim/stats"))
+    return stats
+
+
+def _ask(services: Services, path: str) -> bytes:
+    with urllib.request.urlopen(services.simulator + path, timeout=30) as answer:  # noqa: S310 the caller's own server
+        content: bytes = answer.read()
+        return content

@@ -327,7 +327,12 @@ def test_a_left_outbox_breaks_the_seventh_invariant(good: History) -> None:
     assert broken(replace(good, documents=[left, *good.documents[1:]])) == {"7"}
 
 
-@pytest.mark.parametrize("module", ["checker", "money", "links", "history", "reading"])
+def test_a_kill_log_reads_as_it_was_written() -> None:
+    kills = [Kill(105.5, "w1", frozenset({"u1/1/1", "u2/1/3"}), 7, "after_call:3"), Kill(107.0, "w2", frozenset())]
+    assert history.read_kills(map(history.kill_line, kills)) == kills
+
+
+@pytest.mark.parametrize("module", ["checker", "money", "links", "history", "reading", "waiting", "judge"])
 def test_the_checker_imports_nothing_of_ours(module: str) -> None:
     tree = ast.parse(Path(history.__file__).with_name(f"{module}.py").read_text())
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]

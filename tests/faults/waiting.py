@@ -1,0 +1,33 @@
+"""Waits, as a stranger, until everything that was accepted has ended; imports nothing of ours."""
+
+import asyncio
+import time
+from typing import Any
+
+import pymongo
+
+from tests.faults.links import TERMINAL
+from tests.faults.reading import Services, read_committed, read_ends
+
+_POLL_S = 0.25
+
+
+async def until_ended(services: Services, within_s: float) -> bool:
+    """Wait until every record has been read, every job is terminal and every outbox is clear; False if that took too long."""
+    give_up = time.monotonic() + within_s
+    while time.monotonic() < give_up:
+        if not await asyncio.to_thread(_left, services) and await _all_read(services):
+            return True
+        await asyncio.sleep(_POLL_S)  # nothing tells a stranger that all is done
+    return False
+
+
+def _left(services: Services) -> int:
+    query = {"$or": [{"state": {"$nin": sorted(TERMINAL)}}, {"outbox": {"$exists": True}}]}
+    with pymongo.MongoClient[dict[str, Any]](services.mongo) as client:
+        return client[services.database]["jobs"].count_documents(query)
+
+
+async def _all_read(services: Services) -> bool:
+    committed, ends = await read_committed(services), await read_ends(services)
+    return all(committed.get(place, 0) >= end for place, end in ends.items() if end)
