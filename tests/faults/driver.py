@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,7 @@ async def run(stack: Stack, scenario: Scenario, seed: int, jobs: int, *, logs: P
 async def _services(stack: Stack, prefix: str) -> Services:
     simulator = stack.simulator.url if stack.simulator else ""
     services = Services(stack.kafka_url, stack.mongo_url, prefix, prefix, simulator)
-    calls = (await asyncio.to_thread(read_stats, services))["calls"]
-    return Services(stack.kafka_url, stack.mongo_url, prefix, prefix, simulator, first_call=calls)
+    return replace(services, first_call=(await asyncio.to_thread(read_stats, services))["calls"])
 
 
 def _elapsed(seconds: float) -> Callable[[], bool]:
