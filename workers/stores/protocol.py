@@ -214,7 +214,10 @@ class Store(Protocol):
         """Majority read; an absent id is not in the answer."""
 
     async def merge(self, job: NewJob) -> Claim | None:
-        """Make a stub a job, its marks and replies kept, fence + 1, claimed by us; None: it is no stub any more."""
+        """Make a stub a job, its marks and replies kept, fence + 1, claimed by us; None: it is no stub any more.
+
+        A job with `due_at` waits instead (due now if the stub carries a cancel); the answer is then None, too.
+        """
 
     async def adopt(self, id: str, fence: int) -> Claim | None:  # noqa: A002 the document's own word
         """Take up what is claimed by us under `fence` and no task holds, by a CAS that raises the fence; None: look again later."""
@@ -247,8 +250,8 @@ class Store(Protocol):
         finish is therefore sent with the same token.
         """
 
-    async def ledger(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows by their `_id`; one that is there already is done."""
+    async def ledger(self, rows: Sequence[dict[str, Any]]) -> list[Insertion]:
+        """Insert rows by their `_id`, one outcome a row: DUPLICATE is done, too; REFUSED is one that the ledger does not take."""
 
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of owners that are fenced or have no lease."""

@@ -1,0 +1,28 @@
+"""What the tests of several folders share: one real mongod for the whole run, started when the first test asks for it."""
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from broker.local.mongod import Mongod
+from broker.local.processes import Children
+
+
+class MongodWithFaults(Mongod):
+    """A mongod that takes `configureFailPoint`, so that a test can lose an answer."""
+
+    def _arguments(self) -> list[str]:
+        return [*super()._arguments(), "--setParameter", "enableTestCommands=1"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The connection string of a real replica set of one; every test uses a database of its own, or cleans up."""
+    folder = tmp_path_factory.mktemp("mongo")
+    with Children(folder / "logs") as children:
+        mongod = MongodWithFaults(folder / "data", children, environment=dict(os.environ))
+        await mongod.start(lambda _: None)
+        yield mongod.url
+        await mongod.stop()

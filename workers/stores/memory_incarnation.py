@@ -1,0 +1,161 @@
+"""The store in memory, its lost answers and the verbs beside a job's path: leases, control, counting."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from schemas.result import Status
+from workers.stores import memory_documents as documents
+from workers.stores.memory_documents import Job, MemoryDatabase
+from workers.stores.protocol import Address, Lease, Seal, State, StoreUnknownError
+
+_TERMINAL = frozenset(str(status) for status in Status)
+
+
+class MemoryIncarnation:
+    """One incarnation's store on a shared database."""
+
+    def __init__(self, database: MemoryDatabase, owner: str) -> None:
+        self.database = database
+        self.owner = owner
+        self._lost: dict[str, bool] = {}
+
+    def lose_next(self, verb: str, *, executed: bool = True) -> None:
+        """Let the next call of `verb` raise `StoreUnknownError`, after it was executed or instead."""
+        self._lost[verb] = executed
+
+    def _begin(self, verb: str) -> Callable[[], None]:
+        """Raise when this call's answer is lost without execution; call what it returns when the write is done."""
+        executed = self._lost.pop(verb, None)
+        if executed is False:
+            raise StoreUnknownError(f"{verb}: lost, not executed")
+
+        def end() -> None:
+            if executed:
+                raise StoreUnknownError(f"{verb}: executed, its answer lost")
+
+        return end
+
+    # -- lease ------------------------------------------------------------------------------------------------------------
+    async def start(self, lease_s: float, facts: dict[str, Any]) -> None:
+        """Insert our lease."""
+        end = self._begin("start")
+        self.database.workers.setdefault(self.owner, dict(facts))
+        if not self._prolong(lease_s):
+            raise StoreUnknownError(f"the lease of {self.owner} was fenced before it began")
+        end()
+
+    async def renew(self, lease_s: float) -> bool:
+        """Prolong our lease; False: we are fenced, or our lease is gone."""
+        end = self._begin("renew")
+        good = self._prolong(lease_s)
+        end()
+        return good
+
+    def _prolong(self, lease_s: float) -> bool:
+        if self.database.dead(self.owner):
+            return False
+        self.database.workers[self.owner]["until"] = self.database.clock() + timedelta(seconds=lease_s)
+        return True
+
+    async def expired_leases(self) -> list[Lease]:
+        """Leases of others, not fenced, that have run out."""
+        self._begin("expired_leases")()
+        now = self.database.clock()
+        return [
+            Lease(owner, lease["until"])
+            for owner, lease in self.database.workers.items()
+            if owner != self.owner and "fenced" not in lease and "until" in lease and lease["until"] < now
+        ]
+
+    async def fence(self, lease: Lease) -> bool:
+        """Declare one dead, by equality on the `until` that was read."""
+        end = self._begin("fence")
+        theirs = self.database.workers.get(lease.incarnation, {"fenced": True})
+        done = "fenced" not in theirs and theirs.get("until") == lease.until
+        if done:
+            theirs["fenced"] = True
+        end()
+        return done
+
+    async def sweep(self) -> int:
+        """Put back what is claimed by the dead."""
+        end = self._begin("sweep")
+        swept = [
+            job
+            for job in self.database.jobs.values()
+            if job["state"] == State.CLAIMED and self.database.dead(job["owner"])
+        ]
+        for job in swept:
+            job.update(state=State.WAITING, owner=None, why_waiting="taken_over", due_at=self.database.clock())
+            job["takeovers"] += 1
+        end()
+        return len(swept)
+
+    async def stop(self) -> None:
+        """Remove our lease."""
+        end = self._begin("stop")
+        self.database.workers.pop(self.owner, None)
+        end()
+
+    # -- control and reading -------------------------------------------------------------------------------------------------
+    def _stub(self, id_: str) -> Job:
+        stub: Job = {
+            "state": State.ANNOUNCED,
+            "owner": None,
+            "fence": 0,
+            "generation": 1,
+            "replies": [],
+            "replies_n": 0,
+        }
+        return self.database.jobs.setdefault(id_, stub)
+
+    async def add_reply(self, id: str, address: Address, token: str) -> bool:  # noqa: A002 the document's own word
+        """Add an address to a job or a stub; True: its result has to be published."""
+        end = self._begin("add_reply")
+        job = self._stub(id)
+        documents.add_address(job, address)
+        terminal = job["state"] in _TERMINAL
+        if terminal:
+            job["outbox"] = token
+            job.pop("expire_at", None)
+        end()
+        return terminal
+
+    async def cancel(self, id: str, seq: int, reason: str) -> None:  # noqa: A002 the document's own word
+        """Mark a job or a stub as cancelled, unless a later control record was there."""
+        end = self._begin("cancel")
+        job = self._stub(id)
+        if job.get("control_seq", -1) < seq:
+            job.update(cancel=reason, control_seq=seq, due_at=self.database.clock())
+        end()
+
+    async def cancelled(self) -> list[tuple[str, str]]:
+        """(id, reason) of jobs claimed by us that carry a cancel."""
+        self._begin("cancelled")()
+        return [(id_, job["cancel"]) for id_, job in self._ours() if "cancel" in job]
+
+    async def seal(self, seal: Seal) -> None:
+        """Keep that a batch is complete."""
+        end = self._begin("seal")
+        if seal.id not in self.database.batches or self.database.batches[seal.id].seq < seal.seq:
+            self.database.batches[seal.id] = seal
+        end()
+
+    async def waiting(self, priority: str, limit: int) -> int:
+        """How many documents wait in this priority, counted up to `limit`."""
+        self._begin("waiting")()
+        return min(limit, len(self._waiting(priority=priority)))
+
+    def _ours(self) -> list[tuple[str, Job]]:
+        claimed = (State.CLAIMED, self.owner)
+        return [(id_, job) for id_, job in self.database.jobs.items() if (job["state"], job.get("owner")) == claimed]
+
+    def _waiting(self, **fields: str) -> list[tuple[str, Job]]:
+        """What waits and has these fields, oldest first."""
+        found = [
+            (id_, job)
+            for id_, job in self.database.jobs.items()
+            if job["state"] == State.WAITING and all(job.get(name) == value for name, value in fields.items())
+        ]
+        return sorted(found, key=lambda one: one[1]["due_at"])
