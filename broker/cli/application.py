@@ -1,5 +1,6 @@
 """Lists the commands, and turns what went wrong into one sentence and an exit code: the command's composition root."""
 
+import logging
 import os
 import sys
 import traceback
@@ -82,6 +83,8 @@ def _options(
 
 def main() -> None:
     """Run the command with the arguments and the environment of this process; ends it with the exit code."""
+    # What goes wrong is told as one sentence; the libraries' own remarks on the way there are only noise before it.
+    logging.disable(logging.CRITICAL)
     sys.exit(run(sys.argv[1:], os.environ))
 
 

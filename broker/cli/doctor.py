@@ -17,7 +17,7 @@ from broker.mongo_layout import INDEXES
 from broker.settings import Provider, Settings
 
 _CONNECT_S = 5
-_MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]look[/yellow]", "missing": "[red]missing[/red]"}
+_COLOURS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 Verdict = Literal["ok", "warning", "missing"]
 
@@ -68,7 +68,8 @@ async def _look(invocation: Invocation, data: Path | None, *, as_json: bool) -> 
 def _show(findings: list[Finding]) -> None:
     console = screen.output()
     for finding in findings:
-        console.print(f"{_MARKS[finding.verdict]:<24} [bold]{finding.subject}[/bold]", end=" ")
+        colour = _COLOURS[finding.verdict]
+        console.print(f"[{colour}]{finding.verdict:<8}[/{colour}][bold]{finding.subject}[/bold]", end="  ")
         console.print(finding.found, markup=False)
         if finding.remedy:
             console.print(f"        {finding.remedy}", markup=False)

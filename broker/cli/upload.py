@@ -15,7 +15,9 @@ from broker.sending import Sending
 from broker.settings import Settings
 
 _CHUNK = 250
-_AHEAD = 80  # chunks that wait for their acknowledgement
+_AHEAD = 20  # chunks that wait for their acknowledgement
+_ROOM_BYTES = 8_000_000
+_ROOM_RECORDS = 5_000
 _TRIES = 5
 _FLUSH_S = 120.0
 
@@ -42,7 +44,7 @@ class Upload:
         name = f"jobs.{priority}"
         if name not in await kafka.partition_counts(settings):
             raise TopicMissing(f"there is no topic {settings.topic(name)}: make it with `aibroker topics`")
-        async with Sending(settings) as sending:
+        async with Sending(settings, max_bytes=_ROOM_BYTES, max_records=_ROOM_RECORDS) as sending:
             yield cls(settings, sending, settings.topic(name))
 
     async def send(self, line: JobLine) -> None:

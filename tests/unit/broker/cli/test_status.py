@@ -1,0 +1,35 @@
+"""What is told about a job."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.cli.status import job_status
+
+ARRIVED = datetime(2026, 12, 1, 8, tzinfo=UTC)
+
+
+def told(**fields: object) -> dict[str, Any]:
+    return job_status({"_id": "acme/a/7", "state": "waiting", "generation": 1, "arrived_at": ARRIVED, **fields})
+
+
+def test_an_id_may_hold_slashes() -> None:
+    status = told()
+    assert (status["tenant"], status["job_id"]) == ("acme", "a/7")
+
+
+def test_a_waiting_job_says_why_and_until_when() -> None:
+    status = told(why_waiting="quota", due_at=ARRIVED, attempts=2)
+    assert (status["why_waiting"], status["due_at"], status["attempts"]) == ("quota", ARRIVED, 2)
+    assert "quota is used up" in status["meaning"]
+
+
+def test_a_finished_job_says_what_came_out_and_whether_it_was_told() -> None:
+    result = {"code": "expired", "message": "m", "attempts": 3, "finished_at": ARRIVED}
+    status = told(state="expired", why_waiting="quota", result=result, outbox="t")
+    assert (status["code"], status["attempts"], status["published"]) == ("expired", 3, False)
+    assert status["why_waiting"] is None
+    assert "deadline" in status["meaning"]
+
+
+def test_the_keys_are_the_same_for_every_state() -> None:
+    assert told().keys() == told(state="claimed", owner="w").keys()
