@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ BEHAVIOUR = Path(__file__).with_name("behaviour.yaml")
 def main() -> int:
     """Run all seeds; 1 when an invariant broke."""
     options = _options()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of each retry
     with tempfile.TemporaryDirectory(prefix="aibroker-faults-", ignore_cleanup_errors=True) as made:
         outcomes = asyncio.run(_run_all(options, options.data or Path(made)))
     if options.out is not None:

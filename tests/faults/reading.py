@@ -3,7 +3,8 @@
 import asyncio
 import json
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,16 +74,31 @@ async def read_records(services: Services) -> dict[str, list[Record]]:
     )
     await consumer.start()
     try:
-        start = services.topic("")
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in await consumer.topics()
-            if topic.startswith(start) and not topic.startswith("__")
-            for number in consumer.partitions_for_topic(topic) or ()
-        ]
-        return await _read_all(consumer, partitions, start)
+        return await _read_all(consumer, await _partitions(services), services.topic(""))
     finally:
         await consumer.stop()
+
+
+@asynccontextmanager
+async def _admin(services: Services) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=services.kafka)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def _partitions(services: Services) -> list[TopicPartition]:
+    """Every partition of this deployment's topics."""
+    async with _admin(services) as admin:
+        start = services.topic("")
+        names = [name for name in await admin.list_topics() if name.startswith(start) and not name.startswith("__")]
+        return [
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in await admin.describe_topics(names)
+            for partition in topic["partitions"]
+        ]
 
 
 async def _read_all(
@@ -112,34 +128,25 @@ def _record(topic: str, message: Any) -> Record:  # noqa: ANN401 aiokafka publis
 
 async def read_committed(services: Services) -> dict[tuple[str, int], int]:
     """The offsets that the readers' groups have committed."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=services.kafka)
-    await admin.start()
-    try:
+    async with _admin(services) as admin:
         start = services.topic("")
         return {
             (partition.topic.removeprefix(start), partition.partition): kept.offset
             for priority in PRIORITIES
             for partition, kept in (await admin.list_consumer_group_offsets(services.group(priority))).items()
         }
-    finally:
-        await admin.close()
 
 
 async def read_ends(services: Services) -> dict[tuple[str, int], int]:
     """Where the topics of jobs end now."""
+    start = services.topic("")
+    jobs = {services.topic(f"jobs.{priority}") for priority in PRIORITIES}
     consumer = AIOKafkaConsumer(bootstrap_servers=services.kafka, enable_auto_commit=False)
     await consumer.start()
     try:
-        await consumer.topics()
-        partitions = [
-            TopicPartition(services.topic(f"jobs.{priority}"), number)
-            for priority in PRIORITIES
-            for number in consumer.partitions_for_topic(services.topic(f"jobs.{priority}")) or ()
-        ]
-        ends = await consumer.end_offsets(partitions)
+        ends = await consumer.end_offsets([each for each in await _partitions(services) if each.topic in jobs])
     finally:
         await consumer.stop()
-    start = services.topic("")
     return {(partition.topic.removeprefix(start), partition.partition): end for partition, end in ends.items()}
 
 
