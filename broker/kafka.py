@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener as RebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CoordinatorNotAvailableError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import CoordinatorNotAvailableError, KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -33,9 +34,11 @@ __all__ = [
     "ConfigResourceType",
     "ConsumerRecord",
     "KafkaError",
+    "MessageSizeTooLargeError",
     "NewTopic",
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
+    "RebalanceListener",
     "TopicPartition",
     "admin",
     "backlog",

@@ -1,0 +1,247 @@
+"""The records that wait to be sent: packed into batches, a lane per topic and partition, each with a receipt for whoever handed it over."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+from broker.errors import AibrokerError
+
+
+class Record(NamedTuple):
+    """What shall be sent: a topic with its prefix, bytes, and a partition where the key's shall not decide."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes, about: what it takes of the room."""
+        return len(self.value or b"") + len(self.key or b"") + _OVERHEAD
+
+
+_OVERHEAD = 300  # headers, framing, and what Python adds
+_KEYS = 4_096  # tenants, mostly: hashing a key takes 6 us, and job ids never come twice
+
+
+class Sent(NamedTuple):
+    """Where an acknowledged record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Receipt(Protocol):
+    """Is told what became of a record, by the position that it had in what was handed over."""
+
+    def acknowledged(self, position: int, sent: Sent) -> None:
+        """It is on a majority of disks."""
+
+    def failed(self, position: int, error: AibrokerError) -> None:
+        """It is not there, or whether it is there is unknown."""
+
+
+class OneReceipt:
+    """The receipt of one record: a future of where it stands."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+
+    def acknowledged(self, position: int, sent: Sent) -> None:  # noqa: ARG002 there is one
+        """Give the place."""
+        if not self.future.done():
+            self.future.set_result(sent)
+
+    def failed(self, position: int, error: AibrokerError) -> None:  # noqa: ARG002 there is one
+        """Raise the error where the future is awaited."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # nobody need look: the record is sent again from where it is kept
+
+
+class ManyReceipt:
+    """The receipt of many records: one future of those that failed, by position; empty when all are acknowledged."""
+
+    __slots__ = ("_failures", "_left", "future")
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[dict[int, AibrokerError]] = asyncio.get_running_loop().create_future()
+        self._left = count
+        self._failures: dict[int, AibrokerError] = {}
+        if not count:
+            self.future.set_result({})
+
+    def acknowledged(self, position: int, sent: Sent) -> None:  # noqa: ARG002 one future for all
+        """Count it."""
+        self._count()
+
+    def failed(self, position: int, error: AibrokerError) -> None:
+        """Keep why."""
+        self._failures[position] = error
+        self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if not self._left and not self.future.done():
+            self.future.set_result(self._failures)
+
+
+class Load:
+    """A batch that is being filled or sent, and the receipts of its records in their order."""
+
+    __slots__ = ("builder", "bytes", "entries")
+
+    def __init__(self, builder: Any) -> None:  # noqa: ANN401 the library has no types
+        self.builder = builder
+        self.bytes = 0
+        self.entries: list[tuple[Receipt, int]] = []
+
+    def add(self, record: Record, receipt: Receipt, position: int) -> bool:
+        """Put the record in; False if it does not fit."""
+        added = self.builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
+        if added is None:
+            return False
+        self.bytes += record.size
+        self.entries.append((receipt, position))
+        return True
+
+    def acknowledge(self, topic: str, partition: int, offset: int) -> None:
+        """Tell every receipt where its record stands, the first of the batch at `offset`."""
+        for number, (receipt, position) in enumerate(self.entries):
+            receipt.acknowledged(position, Sent(topic, partition, offset + number))
+
+    def fail(self, error: AibrokerError) -> None:
+        """Tell every receipt."""
+        for receipt, position in self.entries:
+            receipt.failed(position, error)
+
+
+class Lane:
+    """What waits for one topic and partition: one batch under way, full ones, and one that is being filled.
+
+    One batch under way is all that the library sends to a partition at a time anyway, and while it is away the next one fills by itself.
+    """
+
+    __slots__ = ("full", "lingering", "open", "partition", "topic", "under_way")
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.full: deque[Load] = deque()
+        self.open: Load | None = None
+        self.under_way: Load | None = None
+        self.lingering = False
+
+    def add(self, record: Record, receipt: Receipt, position: int, new_batch: Callable[[], Any]) -> bool:
+        """Put a record into the batch that is being filled; True if that is a new one."""
+        if self.open is not None and self.open.add(record, receipt, position):
+            return False
+        load = Load(new_batch())
+        load.add(record, receipt, position)
+        if self.open is not None:
+            self.full.append(self.open)
+        self.open = load
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a record put in now would have to wait for another batch."""
+        return self.under_way is not None or bool(self.full)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a batch that may be sent now."""
+        return self.under_way is None and (bool(self.full) or (self.open is not None and not self.lingering))
+
+    def next(self) -> Load:
+        """Take the oldest batch and call it under way."""
+        load = self.full.popleft() if self.full else self.open
+        if load is None:
+            raise LookupError("an empty lane has nothing to send")
+        if load is self.open:
+            self.open = None
+        self.under_way = load
+        return load
+
+    def drain(self) -> list[Load]:
+        """Take all batches, the one under way first."""
+        loads = [load for load in (self.under_way, *self.full, self.open) if load is not None]
+        self.under_way = self.open = None
+        self.full.clear()
+        return loads
+
+
+class Lanes:
+    """Which lane a record goes to; decides by the numbers of partitions that it was told.
+
+    Args:
+        hashed: Kafka's murmur2 of a key, so that records with one key are where any other client would put them.
+        chance: Returns a number from 0 to below its argument.
+    """
+
+    def __init__(self, hashed: Callable[[bytes], int], chance: Callable[[int], int]) -> None:
+        self._hashed = lru_cache(_KEYS)(hashed)
+        self._chance = chance
+        self._counts: dict[str, int] = {}
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._turns: dict[str, Lane] = {}
+
+    def count(self, topic: str, partitions: int) -> None:
+        """Learn how many partitions a topic has; 0 if it does not exist."""
+        self._counts[topic] = partitions
+        if not partitions:
+            del self._counts[topic]
+
+    def forget_counts(self) -> None:
+        """Have every topic looked up again: one may have got more partitions."""
+        self._counts.clear()
+
+    def topics(self) -> list[str]:
+        """The topics that are known."""
+        return list(self._counts)
+
+    def all(self) -> list[Lane]:
+        """All lanes."""
+        return list(self._lanes.values())
+
+    def find(self, record: Record) -> Lane | None:
+        """Return a record's lane; None if its topic or partition is not known."""
+        count = self._counts.get(record.topic)
+        if count is None:
+            return None
+        partition = record.partition
+        if partition is None:
+            if record.key is None:
+                return self._next(record.topic, count)
+            partition = (self._hashed(record.key) & 0x7FFFFFFF) % count
+        return self._lane(record.topic, partition) if 0 <= partition < count else None
+
+    def why_not(self, record: Record) -> str:
+        """Say why a record has no lane."""
+        count = self._counts.get(record.topic)
+        if count is None:
+            return f"there is no topic {record.topic}: make it with `aibroker topics`"
+        return f"the topic {record.topic} has no partition {record.partition}; it has 0 to {count - 1}"
+
+    def _lane(self, topic: str, partition: int) -> Lane:
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = Lane(topic, partition)
+        return lane
+
+    def _next(self, topic: str, count: int) -> Lane:
+        """The lane of records without a key: one until its batch is full or under way, then the next, idle ones first."""
+        lane = self._turns.get(topic)
+        if lane is not None and lane.open is not None:
+            return lane
+        first = lane.partition + 1 if lane else self._chance(count)
+        lanes = [self._lane(topic, (first + step) % count) for step in range(count)]
+        self._turns[topic] = chosen = next((lane for lane in lanes if not lane.busy), lanes[0])
+        return chosen
