@@ -11,6 +11,7 @@ from workers.engine.topics import Topics
 from workers.guards.chain import Chain
 from workers.outcome import Ended, Postponed, Running
 
+_DROPPED = frozenset({"stream", "stream_options"})
 MAX_TAKEOVERS = 10
 """So many workers may die with a job before a person has to look at it."""
 
@@ -40,6 +41,8 @@ class Admission:
             raise Ended(
                 Status.REJECTED, Code.REPLY_UNKNOWN, f"reply_to: there is no {where}; {MEANING[Code.REPLY_UNKNOWN]}"
             )
+        if "stream" in job.body or "stream_options" in job.body:  # a result is whole
+            job = job.model_copy(update={"body": {k: v for k, v in job.body.items() if k not in _DROPPED}})
         running = Running(ready, datetime.now(UTC), job, ready.claim.attempts)
         verdict = await self.guards.check_long_request(job.operation.value, job.body)
         running.findings.extend(verdict.findings)

@@ -32,9 +32,10 @@ def counts(tokens: Tokens) -> dict[str, int]:
     return tokens._asdict()
 
 
-def units(tokens: Tokens) -> float:
-    """Cost units of what was used."""
-    return tokens.input_tokens + OUTPUT_WEIGHT * tokens.output_tokens
+def units_of(result: Mapping[str, Any]) -> float:
+    """Cost units of what a result says was used."""
+    used = result["usage"]
+    return float(used["input_tokens"] + OUTPUT_WEIGHT * used["output_tokens"])
 
 
 def ledger_row(  # noqa: PLR0913 a row has many sources

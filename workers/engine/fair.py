@@ -130,6 +130,12 @@ class FairQueue(Generic[Item]):
             self._shares.leave(priority)
         return item
 
+    def peek(self, priority: str) -> Item | None:
+        """The next job of a priority, left where it is."""
+        tenants = self._priorities[priority]
+        tenant = tenants.shares.lowest()
+        return tenants.queues[tenant][0][3] if tenant is not None else None
+
     def correct(self, priority: str, tenant: str, difference: float) -> None:
         """Charge a served tenant by the difference of true and estimated cost, in cost units."""
         self._priorities[priority].shares.charge(tenant, difference / self._tenant_weight(tenant))

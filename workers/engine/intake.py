@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from broker.codec import Decoded, NotAJob, Place, Refusal, dead_headers, decode, encode_result, result_headers
+from broker.errors import AibrokerError
 from broker.events import Events
+from broker.lanes import Record as Outgoing
+from broker.lanes import Sent
+from broker.sending import Sending
 from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.result import Status
@@ -21,7 +25,6 @@ from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
 from workers.engine.publisher import Publisher
 from workers.engine.ready import ReadyQueue
 from workers.engine.registry import Registry
-from workers.engine.sender import Sending
 from workers.engine.taker import Taker
 from workers.engine.topics import Topics
 from workers.settle import refused_result
@@ -148,7 +151,7 @@ class Intake:
             self._taker.nudge()
         return known
 
-    def _new(self, priority: str, arrival: _Arrival, fits: bool, now: datetime) -> NewJob:  # noqa: FBT001 a private flag
+    def _new(self, priority: str, arrival: _Arrival, fits: bool, now: datetime) -> NewJob:
         decoded = arrival.decoded
         job = decoded.parsed.job
         new = NewJob(
@@ -160,7 +163,7 @@ class Intake:
             payload=decoded.payload,
             digest=decoded.digest,
             reply=arrival.reply,
-            arrived_at=arrival.record.place.timestamp,
+            arrived_at=min(arrival.record.place.timestamp, now),
             batch_id=decoded.parsed.batch_id,
             trace=decoded.trace,
         )
@@ -223,17 +226,16 @@ class Intake:
         why = NotAJob(Code.ID_CONFLICT, MEANING[Code.ID_CONFLICT])
         result = refused_result(decoded, Refusal(why.code, why.message), datetime.now(UTC))
         headers = result_headers(result, decoded.key, self._settings.source, decoded.trace)
+        topic = self._settings.topic(arrival.reply.topic)
         told = await self._sending.put(
-            self._settings.topic(arrival.reply.topic),
-            decoded.key.encode(),
-            encode_result(result),
-            headers,
-            partition=arrival.reply.partition,
+            Outgoing(topic, encode_result(result), decoded.key.encode(), headers, arrival.reply.partition)
         )
-        await asyncio.gather(told, await self._bury(arrival.record, why))
+        buried = await self._bury(arrival.record, why)
+        await asyncio.gather(told, return_exceptions=True)  # the bytes that are kept say the same
+        await self._acknowledged([buried], [(arrival.record, why)])
 
     # -- what is no job ----------------------------------------------------------------------------------------------
-    async def _bury(self, record: Record, why: NotAJob) -> "asyncio.Future[object]":
+    async def _bury(self, record: Record, why: NotAJob) -> "asyncio.Future[Sent]":
         self._events.warning(
             "record.dead",
             code=why.code,
@@ -242,15 +244,13 @@ class Intake:
             offset=record.place.offset,
         )
         headers = dead_headers(record.headers, why, record.place, datetime.now(UTC))
-        return await self._sending.put(self._settings.topic("jobs.dead"), record.key, record.value, headers)
+        return await self._sending.put(Outgoing(self._settings.topic("jobs.dead"), record.value, record.key, headers))
 
-    async def _acknowledged(self, burials: list["asyncio.Future[object]"], dead: list[tuple[Record, NotAJob]]) -> None:
+    async def _acknowledged(self, burials: list["asyncio.Future[Sent]"], dead: list[tuple[Record, NotAJob]]) -> None:
         """Wait until `jobs.dead` has them all; what was not acknowledged is sent again."""
         for burial, (record, why) in zip(burials, dead, strict=True):
             future = burial
-            while (await asyncio.gather(future, return_exceptions=True))[
-                0
-            ] is not None and future.exception() is not None:
+            while isinstance((await asyncio.gather(future, return_exceptions=True))[0], AibrokerError):
                 await asyncio.sleep(LONGEST_RETRY_S)
                 future = await self._bury(record, why)
 

@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.codec import encode_result, result_headers, usage_event, usage_headers
+from broker.errors import AibrokerError, TopicMissing
 from broker.events import Events
+from broker.lanes import Record
+from broker.sending import Sending
 from broker.settings import Settings
 from workers.engine.failpoints import Failpoints
 from workers.engine.persistence import until_known
-from workers.engine.sender import Sending, acknowledged
-from workers.stores.protocol import Published, Store, StoreUnknownError, Unpublished
+from workers.stores.protocol import Insertion, Published, Store, StoreUnknownError, Unpublished
 
 REPUBLISH_S = 5.0
 """How often outboxes that nobody holds are looked for."""
@@ -46,18 +48,17 @@ class Publisher:
     def publish(self, jobs: Sequence[Unpublished]) -> None:
         """Bring finished jobs out, in a task of its own."""
         self._under_way.update(job.id for job in jobs)
-        self._start(self._conclude(jobs))
+        self.start(self._conclude(jobs))
 
     def record(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write rows that belong to no finish of ours, in a task of its own."""
         if rows:
-            self._start(self.record_now(rows))
+            self.start(self.record_now(rows))
 
     async def record_now(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write rows and tell of them; back when they are in the ledger."""
-        await until_known(lambda: self._store.ledger(rows), self._events, "ledger")
-        for row in rows:
-            self._send_usage(row, None)
+        await self._to_ledger(rows)
+        self._sending.try_put_many([self._usage(row, None) for row in rows])
 
     async def run(self) -> None:
         """Publish again, for ever, what is in outboxes that nobody holds."""
@@ -83,7 +84,8 @@ class Publisher:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do some work in a task that this part owns."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -108,18 +110,34 @@ class Publisher:
 
     async def _conclude(self, jobs: Sequence[Unpublished]) -> None:
         try:
-            sent = [self._send(job) for job in jobs]
+            records, owners = self._records(jobs)
+            sending = self._sending.try_put_many(records)
             rows = [job.row for job in jobs if job.row is not None]
             if rows:
-                await until_known(lambda: self._store.ledger(rows), self._events, "ledger")
-            out = [job for job, futures in zip(jobs, sent, strict=True) if all(await acknowledged(futures))]
-            self._left_over = self._left_over or len(out) < len(jobs)
+                await self._to_ledger(rows)
+            out = jobs if sending is None else await self._acknowledged(jobs, owners, sending)
+            self._left_over = self._left_over or sending is None or len(out) < len(jobs)
+            if sending is None:
+                return
             self._failpoints.hit("after_publish")
             again = await self._clear(out)
         finally:
             self._under_way.difference_update(job.id for job in jobs)
         if again:
             await self.again(again)
+
+    async def _acknowledged(
+        self, jobs: Sequence[Unpublished], owners: Sequence[int], sending: "asyncio.Future[dict[int, AibrokerError]]"
+    ) -> list[Unpublished]:
+        """Those of which every record is out; a reply topic that was deleted meanwhile is not waited for."""
+        late: set[int] = set()
+        for position, error in (await sending).items():
+            self._events.warning(
+                "publish.unacknowledged", job=jobs[owners[position]].id, code=error.code, reason=str(error)
+            )
+            if not isinstance(error, TopicMissing):
+                late.add(owners[position])
+        return [job for index, job in enumerate(jobs) if index not in late]
 
     async def _clear(self, jobs: Sequence[Unpublished]) -> list[str]:
         if not jobs:
@@ -128,18 +146,27 @@ class Publisher:
         expire_at = datetime.now(UTC) + timedelta(seconds=self._settings.expire_s)
         return await until_known(lambda: self._store.published(done, expire_at), self._events, "clear")
 
-    def _send(self, job: Unpublished) -> list["asyncio.Future[object] | None"]:
-        value = encode_result(job.result)
-        headers = result_headers(job.result, job.id, self._settings.source, job.trace)
-        key = job.id.encode()
-        futures = [
-            self._sending.try_put(self._settings.topic(reply.topic), key, value, headers, reply.partition)
-            for reply in job.replies
-        ]
-        if job.row is not None:
-            futures.append(self._send_usage(job.row, job.trace))
-        return futures
+    def _records(self, jobs: Sequence[Unpublished]) -> tuple[list[Record], list[int]]:
+        """Everything that tells of these jobs, and whose each record is."""
+        records: list[Record] = []
+        owners: list[int] = []
+        for index, job in enumerate(jobs):
+            value, key = encode_result(job.result), job.id.encode()
+            headers = result_headers(job.result, job.id, self._settings.source, job.trace)
+            for reply in job.replies:
+                records.append(Record(self._settings.topic(reply.topic), value, key, headers, reply.partition))
+                owners.append(index)
+            if job.row is not None:
+                records.append(self._usage(job.row, job.trace))
+                owners.append(index)
+        return records, owners
 
-    def _send_usage(self, row: dict[str, Any], trace: str | None) -> "asyncio.Future[object] | None":
+    def _usage(self, row: dict[str, Any], trace: str | None) -> Record:
         headers = usage_headers(row, self._settings.source, trace)
-        return self._sending.try_put(self._settings.topic("usage"), row["tenant"].encode(), usage_event(row), headers)
+        return Record(self._settings.topic("usage"), usage_event(row), row["tenant"].encode(), headers)
+
+    async def _to_ledger(self, rows: Sequence[dict[str, Any]]) -> None:
+        outcomes = await until_known(lambda: self._store.ledger(rows), self._events, "ledger")
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if outcome is Insertion.REFUSED:
+                self._events.error("ledger.refused", row=row["_id"])

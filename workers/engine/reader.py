@@ -20,6 +20,8 @@ POLL_MS = 250
 COMMIT_S = 1.0
 COMMIT_TIMEOUT_S = 3.0
 ERROR_PAUSE_S = 1.0
+LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999: a foreign producer's clock may say anything."""
 
 
 class Consumer(Protocol):
@@ -38,18 +40,15 @@ class Reader:
 
     Args:
         priority: Its name.
-        consumer: Started, in the priority's group.
         intake: What makes a batch durable.
         cluster: Kafka's cluster id, part of ids that are made of a record's place.
         records: The most records of one poll.
         failpoints: For tests.
     """
 
-    def __init__(  # noqa: PLR0913 what a reader joins
-        self, priority: str, consumer: Consumer, intake: Intake, *, cluster: str, records: int, failpoints: Failpoints
-    ) -> None:
+    def __init__(self, priority: str, intake: Intake, *, cluster: str, records: int, failpoints: Failpoints) -> None:
         self.priority = priority
-        self._consumer = consumer
+        self._consumer: Consumer | None = None
         self._intake = intake
         self._cluster = cluster
         self._records = records
@@ -63,13 +62,14 @@ class Reader:
         self._events = Events("worker.reader")
         self.ticked_at = time.monotonic()
 
-    async def run(self) -> None:
-        """Read until `stop`."""
+    async def run(self, consumer: Consumer) -> None:
+        """Read from a started consumer until `stop`."""
+        self._consumer = consumer
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(self._commit_for_ever())
             while not self._stopping:
                 self.ticked_at = time.monotonic()
-                batch = await self._poll()
+                batch = await self._poll(consumer)
                 if batch:
                     await self._room.acquire()
                     self._last = group.create_task(self._keep(batch, self._last))
@@ -84,12 +84,14 @@ class Reader:
 
     def hold(self, *, full: bool) -> None:
         """Pause every partition while too much waits, resume afterwards; polling goes on."""
-        assigned = set(self._consumer.assignment())
-        paused = set(self._consumer.paused())
+        consumer = self._consumer
+        if consumer is None:
+            return
+        assigned, paused = set(consumer.assignment()), set(consumer.paused())
         if full and assigned - paused:
-            self._consumer.pause(*(assigned - paused))
+            consumer.pause(*(assigned - paused))
         if not full and paused & assigned:
-            self._consumer.resume(*(paused & assigned))
+            consumer.resume(*(paused & assigned))
         if full != self._held:
             self._held = full
             self._events.warning("reader.paused" if full else "reader.resumed", priority=self.priority)
@@ -102,22 +104,25 @@ class Reader:
 
     async def commit(self) -> None:
         """Commit the ends of finished batches."""
-        assigned = set(self._consumer.assignment())
+        consumer = self._consumer
+        if consumer is None:
+            return
+        assigned = set(consumer.assignment())
         ends = {tp: end for tp, end in self._durable.items() if tp in assigned and self._committed.get(tp) != end}
         if not ends:
             return
         self._failpoints.hit("before_commit")
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await self._consumer.commit(ends)
+                await consumer.commit(ends)
         except Exception as error:  # noqa: BLE001 every failure of a commit means the same: later, or somebody else
             self._events.warning("reader.commit_failed", priority=self.priority, reason=repr(error))
             return
         self._committed.update(ends)
 
-    async def _poll(self) -> Mapping[Any, Sequence[Any]]:
+    async def _poll(self, consumer: Consumer) -> Mapping[Any, Sequence[Any]]:
         try:
-            return await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._records)
+            return await consumer.getmany(timeout_ms=POLL_MS, max_records=self._records)
         except Exception as error:  # noqa: BLE001 whatever the group parked for us: the next poll may be good
             self._events.warning("reader.poll_failed", priority=self.priority, reason=repr(error))
             await asyncio.sleep(ERROR_PAUSE_S)
@@ -138,7 +143,7 @@ class Reader:
             await self.commit()
 
     def _record(self, raw: Any) -> Record:  # noqa: ANN401 aiokafka publishes no types
-        timestamp = datetime.fromtimestamp(max(raw.timestamp, 0) / 1000, UTC)
+        timestamp = datetime.fromtimestamp(min(max(raw.timestamp, 0), LATEST_MS) / 1000, UTC)
         return Record(
             Place(self._cluster, raw.topic, raw.partition, raw.offset, timestamp), raw.key, raw.value, raw.headers
         )

@@ -75,6 +75,11 @@ class ReadyQueue:
         """Tenants by their right to be served next."""
         return self._fair.order(priority, tenants)
 
+    def oldest_s(self, priority: str, now: datetime) -> float:
+        """How long the job of a priority that is next has waited since it arrived, in seconds."""
+        ready = self._fair.peek(self._known(priority))
+        return (now - ready.claim.arrived_at).total_seconds() if ready is not None else 0.0
+
     def drain(self) -> list[Ready]:
         """Take everything out."""
         return self._fair.drain()

@@ -1,0 +1,136 @@
+"""What is asked of jobs after they were sent: marks in their documents; the owner of a running job finds its mark by one query a second.
+
+Control is at least once: a record is acknowledged when its write is known, and each write carries the record's offset, so that a repeated or
+late one does nothing.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import orjson
+from pydantic import ValidationError
+
+from broker.codec import NotAJob, dead_headers
+from broker.events import Events
+from broker.lanes import Record as Outgoing
+from broker.sending import Sending
+from broker.settings import Settings
+from schemas.codes import MEANING, Code
+from schemas.control import CONTROL_TYPE, NOT_SUPPORTED_YET, Action, Control
+from workers.engine.intake import Record
+from workers.engine.persistence import until_known
+from workers.engine.publisher import Publisher
+from workers.engine.topics import Topics
+from workers.settle import cut
+from workers.stores.protocol import Address, Seal, Store, StoreUnknownError
+
+LOOK_S = 1.0
+
+
+class Controller:
+    """Handles control records, and stops running jobs that were cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        sending: Sending,
+        publisher: Publisher,
+        topics: Topics,
+        stop_job: Callable[[str, str], None],
+        running: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._sending = sending
+        self._publisher = publisher
+        self._topics = topics
+        self._stop_job = stop_job
+        self._running = running
+        self._events = Events("worker.control")
+        self.ticked_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Stop running jobs that carry a cancel, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.ticked_at = time.monotonic()
+            if not self._running():
+                continue
+            try:
+                for job, reason in await self._store.cancelled():
+                    self._stop_job(job, reason or MEANING[Code.CANCELLED])
+            except StoreUnknownError as error:
+                self._events.warning("control.unknown", reason=str(error))
+
+    async def handle(self, record: Record) -> None:
+        """Do what one record asks; back when that is durable. What cannot be read goes to `jobs.dead`."""
+        read = read_control(record.value, record.headers)
+        if isinstance(read, NotAJob):
+            await self._bury(record, read)
+            return
+        if read.reply_to is not None and not await self._topics.knows(read.reply_to, read.reply_partition):
+            await self._bury(record, NotAJob(Code.REPLY_UNKNOWN, f"reply_to: {MEANING[Code.REPLY_UNKNOWN]}"))
+            return
+        self._events.info(
+            "control.handled", action=read.action, tenant=read.tenant, job=read.job_id, batch=read.batch_id
+        )
+        await until_known(lambda: self._do(read, record.place.offset), self._events, read.action.value)
+
+    async def _do(self, control: Control, seq: int) -> None:
+        job = f"{control.tenant}/{control.job_id}"
+        match control.action:
+            case Action.CANCEL:
+                await self._store.cancel(job, seq, control.reason or "")
+            case Action.REPLY:
+                if await self._store.add_reply(job, _address(control) or Address("results"), uuid.uuid4().hex):
+                    await self._publisher.again([job])
+            case Action.SEAL:
+                await self._store.seal(_seal(control, seq))
+            case _:
+                raise AssertionError(f"{control.action} was read though it is not supported")
+
+    async def _bury(self, record: Record, why: NotAJob) -> None:
+        place = record.place
+        self._events.warning("control.dead", code=why.code, partition=place.partition, offset=place.offset)
+        headers = dead_headers(record.headers, why, place, cut(place.timestamp))
+        out = Outgoing(self._settings.topic("jobs.dead"), record.value, record.key, headers)
+        await (await self._sending.put(out))
+
+
+def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Control | NotAJob:
+    """Say what a control record asks for."""
+    kind = next((content for name, content in headers if name == "ce_type"), b"").decode("utf-8", "replace")
+    if kind and kind != CONTROL_TYPE:
+        return NotAJob(Code.UNKNOWN_VERSION, f"ce_type is {kind[:80]!r}; {CONTROL_TYPE} is known")
+    try:
+        control = Control.model_validate(orjson.loads(value or b""))
+    except orjson.JSONDecodeError as error:
+        return NotAJob(Code.UNDECODABLE, f"the control message is not JSON: {error}")
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        return NotAJob(Code.INVALID_CONTROL, f"{field}: {problem['msg']}; {MEANING[Code.INVALID_CONTROL]}")
+    if control.action in NOT_SUPPORTED_YET:
+        return NotAJob(Code.NOT_SUPPORTED_YET, f"action: {control.action.value} is not supported yet")
+    return control
+
+
+def _address(control: Control) -> Address | None:
+    return Address(control.reply_to, control.reply_partition) if control.reply_to is not None else None
+
+
+def _seal(control: Control, seq: int) -> Seal:
+    limits = {"max_cost_usd": control.max_cost_usd, "max_errors": control.max_errors}
+    return Seal(
+        id=f"{control.tenant}/{control.batch_id}",
+        tenant=control.tenant,
+        batch_id=control.batch_id or "",
+        total=control.total or 0,
+        reply=_address(control),
+        seq=seq,
+        limits={name: limit for name, limit in limits.items() if limit is not None},
+    )

@@ -1,0 +1,161 @@
+"""Gives ready jobs to the pipeline, a task each, as many as there are slots, and their outcomes to the finisher.
+
+Some slots are kept for the first priority, because calls cannot be pre-empted. A job's task never raises: one that would gets `internal`.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from broker.events import Events
+from broker.telemetry import Telemetry
+from schemas.codes import Code
+from schemas.result import Status
+from workers.call import FencedJobError
+from workers.engine.finisher import Finisher
+from workers.engine.leases import Leases
+from workers.engine.ready import Ready, ReadyQueue
+from workers.engine.registry import Registry
+from workers.outcome import SHUTDOWN, Ended, Running
+from workers.settle import ended, units_of
+from workers.stores.protocol import Finish, Waiting
+
+LOOK_S = 1.0
+"""How often a dispatcher looks that was told nothing (while the lease is in doubt, say)."""
+
+Process = Callable[[Ready, dict[str, Running]], Awaitable[Finish | Waiting]]
+
+
+class Dispatcher:
+    """Runs jobs.
+
+    Args:
+        process: The pipeline.
+        slots: How many jobs run at once.
+        reserved_share: The share of the slots that only the first priority may use.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        *,
+        slots: int,
+        reserved_share: float,
+        ready: ReadyQueue,
+        registry: Registry,
+        finisher: Finisher,
+        leases: Leases,
+        telemetry: Telemetry,
+    ) -> None:
+        self._process = process
+        self._slots = slots
+        self._shared_slots = slots - int(slots * reserved_share)
+        self._ready = ready
+        self._registry = registry
+        self._finisher = finisher
+        self._leases = leases
+        self._telemetry = telemetry
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, Running] = {}
+        self._stopping = False
+        self._freed = asyncio.Event()
+        self._events = Events("worker.dispatcher")
+        self.ticked_at = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        """Start what may start until `stop`, then wait for what runs."""
+        async with asyncio.TaskGroup() as group:
+            while not self._stopping:
+                self.ticked_at = time.monotonic()
+                self._freed.clear()
+                self._ready.arrived.clear()
+                self._start(group)
+                await self._something_changed()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopping = True
+        self._freed.set()
+
+    def stop_job(self, job: str, reason: str) -> None:
+        """Tell one job to stop: it ends as cancelled, or waits again where the reason is the shutdown."""
+        running, task = self._under_way.get(job), self._tasks.get(job)
+        if running is not None and task is not None and running.stopped is None:
+            running.stopped = reason
+            task.cancel()
+
+    def stop_jobs(self) -> None:
+        """Tell every running job that this process ends."""
+        for job in list(self._under_way):
+            self.stop_job(job, SHUTDOWN)
+
+    def _start(self, group: asyncio.TaskGroup) -> None:
+        while len(self._tasks) < self._slots and self._leases.healthy():
+            ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
+            if ready is None:
+                return
+            self._tasks[ready.claim.id] = group.create_task(self._run(ready))
+
+    async def _something_changed(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._ready.arrived, self._freed)]
+        try:
+            await asyncio.wait(waits, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _run(self, ready: Ready) -> None:
+        claim = ready.claim
+        span = self._telemetry.span(claim.trace, claim.id, claim.priority)
+        claim.trace = span.trace
+        outcome: Finish | Waiting | None
+        try:
+            outcome = await self._process(ready, self._under_way)
+        except FencedJobError:
+            outcome = None
+        except Exception as error:  # noqa: BLE001 the edge: whatever a stage did, its job ends and its siblings go on
+            self._events.error("job.internal_error", error, job=claim.id)
+            outcome = ended(claim, None, Ended(Status.FAILED, Code.INTERNAL))
+        finally:
+            self._tasks.pop(claim.id, None)
+            self._freed.set()
+        self._leave(ready, outcome)
+        status, code = _name(outcome)
+        span.end(status, code)
+        self._telemetry.outcome(claim.priority, status)
+
+    def _leave(self, ready: Ready, outcome: Finish | Waiting | None) -> None:
+        claim = ready.claim
+        match outcome:
+            case Finish():
+                self._finisher.finish(claim, outcome)
+                self._ready.settle(ready, units_of(outcome.result))
+            case Waiting():
+                cancelled = ended(claim, None, Ended(Status.CANCELLED, Code.CANCELLED))
+                self._finisher.wait(outcome, lambda: self._finisher.finish(claim, cancelled))
+                self._ready.settle(ready, 0.0)
+            case None:
+                self._registry.discard([claim.id])
+
+    def hand_back(self) -> int:
+        """Put what is ready and not started back to wait; return how many."""
+        waiting = self._ready.drain()
+        for ready in waiting:
+            claim = ready.claim
+            back = Waiting(claim.id, claim.fence, datetime.now(UTC), "handed_back", claim.attempts)
+            self._leave(ready, back)
+        return len(waiting)
+
+
+def _name(outcome: Finish | Waiting | None) -> tuple[str, str | None]:
+    match outcome:
+        case Finish():
+            return outcome.state, outcome.result.get("code")
+        case Waiting():
+            return "waiting", None
+        case None:
+            return "fenced", None
