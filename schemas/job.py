@@ -87,7 +87,10 @@ class Job(BaseModel):
     reply_partition: Annotated[int, Field(ge=0)] | None = None
     metadata: Any = Field(default=None, description=f"JSON up to {MAX_METADATA_BYTES} bytes, echoed in the result.")
     tags: dict[TagName, TagValue] = Field(
-        default_factory=dict, max_length=16, description="To the ledger, for charge-back."
+        default_factory=dict,
+        max_length=16,
+        description="To the ledger, for charge-back.",
+        json_schema_extra={"additionalProperties": False},
     )
     deadline: Instant | None = Field(
         default=None, description="No call starts after it; the default depends on the priority."

@@ -29,7 +29,7 @@ def decimal_string(value: object) -> Decimal:
         raise ValueError('must be a string with a decimal number, such as "0.25"; a JSON number is not exact')  # noqa: TRY004 pydantic wants ValueError
     if not amount.is_finite() or not 0 <= amount <= LARGEST:
         raise ValueError("must be between 0 and 10^12 dollars")
-    return amount
+    return amount.copy_abs()  # "-0" is nothing, too
 
 
 def plain(amount: Decimal) -> str:
