@@ -288,7 +288,7 @@ HEADERS = st.dictionaries(
 
 @pytest.mark.parametrize("name", WIRES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-@given(reply=st.builds(Reply, st.integers(100, 999), HEADERS, BODIES))
+@given(reply=st.builds(Reply, st.just(200) | st.integers(100, 999), HEADERS, BODIES))
 @example(reply=Reply(200, {}, b'{"choices":[{"finish_reason":"\\ud800"}],"model":"\\ud800","id":"\\ud800"}'))
 @example(reply=Reply(400, {}, b'{"error":{"message":' + b"[" * 500 + b"]" * 500 + b"}}"))
 def test_whatever_comes_back_is_read_without_an_exception(name: str, operation: str, reply: Reply) -> None:

@@ -113,7 +113,7 @@ def malformed(reply: Reply, why: str, usage: Tokens | None = None) -> Failure:
 
 def missing(operation: str, document: dict[str, Any]) -> str | None:
     """What the answer lacks to be one, in words, or None."""
-    if operation == "responses" and document.get("status", "completed") not in ENDED:
+    if operation == "responses" and text(document.get("status", "completed")) not in ENDED:
         return f"its status is {text(document['status'])!r}"
     content = document.get(CONTENT[operation])
     if not isinstance(content, list) or not (content or operation in MAY_BE_EMPTY):

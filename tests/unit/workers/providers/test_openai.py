@@ -106,7 +106,7 @@ def test_a_response_that_failed_is_judged_by_its_code_and_keeps_its_usage(code: 
     assert (failure.error_class, failure.usage) == (expected, Tokens(5, 0, 0, 0, 0))
 
 
-@pytest.mark.parametrize("status", ["in_progress", "queued", "cancelled", 7, None])
+@pytest.mark.parametrize("status", ["in_progress", "queued", "cancelled", 7, None, []])
 def test_a_response_that_has_not_ended_is_malformed(status: object) -> None:
     failure = read("responses", {"status": status, "output": [{}]})
     assert isinstance(failure, Failure)
