@@ -42,8 +42,9 @@ from workers.guards.chain import Chain
 from workers.guards.pii import Pii
 from workers.pipeline import Pipeline
 from workers.providers.registry import REGISTRY
-from workers.quota.chunks import Chunks
-from workers.quota.mongo import MongoQuotas
+from workers.quota.holds import Holds
+from workers.quota.mongo import MongoBooks
+from workers.quota.tender import Tender
 from workers.route import Router
 from workers.stores.mongo import MongoStore
 from workers.stores.protocol import StoreUnknownError
@@ -69,7 +70,7 @@ class Parts:
     publisher: Publisher
     leases: Leases
     controller: Controller
-    quota: Chunks
+    tender: Tender
     pressure: Pressure
     telemetry: Telemetry
 
@@ -81,6 +82,7 @@ class Parts:
             "publisher": self.publisher,
             "leases": self.leases,
             "control": self.controller,
+            "quota": self.tender,
         }
         return {name: loop.ticked_at for name, loop in loops.items()}
 
@@ -105,7 +107,7 @@ async def serve(settings: Settings) -> None:
         telemetry = Telemetry(settings.telemetry, incarnation, Random())  # noqa: S311 sampling is no secret
         async with Sending(settings) as sending:
             store = MongoStore(database, incarnation)
-            parts = _build(settings, store, sending, telemetry, cluster.id, MongoQuotas(database))
+            parts = _build(settings, store, sending, telemetry, cluster.id, MongoBooks(database))
             await _run(parts, events)
         telemetry.close()
     finally:
@@ -113,7 +115,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _build(  # noqa: PLR0917 what a composition root puts together
-    settings: Settings, store: MongoStore, sending: Sending, telemetry: Telemetry, cluster: str, quotas: MongoQuotas
+    settings: Settings, store: MongoStore, sending: Sending, telemetry: Telemetry, cluster: str, books: MongoBooks
 ) -> Parts:
     worker, names = settings.worker, [priority.name for priority in settings.priorities]
     failpoints, registry, gates = Failpoints(settings.fail_at, Events("worker.failpoints")), Registry(), Gates(Random())  # noqa: S311 jitter
@@ -124,7 +126,7 @@ def _build(  # noqa: PLR0917 what a composition root puts together
     audit = Audit(store, registry, ready)
     leases = Leases(store, settings.lease_s, audit.run)
     taker = Taker(store, names, ready=ready, registry=registry, leases=leases)
-    quota = Chunks(quotas, settings.quotas, store.owner, store.release)
+    holds = Holds(settings.quotas, books, store.owner)
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
     caller = Caller(
         store=store,
@@ -142,7 +144,7 @@ def _build(  # noqa: PLR0917 what a composition root puts together
         release=lambda key: publisher.start(_released(store, key)),
         events=Events("worker.call"),
     )
-    pipeline = Pipeline(Admission(guards, known), Router(settings, Prices(settings.prices)), quota, caller)
+    pipeline = Pipeline(Admission(guards, known), Router(settings, Prices(settings.prices)), holds, caller)
     dispatcher = Dispatcher(
         pipeline.process,
         slots=worker.slots,
@@ -192,7 +194,7 @@ def _build(  # noqa: PLR0917 what a composition root puts together
         publisher,
         leases,
         controller,
-        quota,
+        Tender(holds, store.release),
         pressure,
         telemetry,
     )
@@ -210,8 +212,14 @@ async def _run(parts: Parts, events: Events) -> None:
     with _signals() as stopping:
         await parts.leases.start({"host": platform.node(), "version": version("aibroker")})
         async with asyncio.TaskGroup() as group:
-            lasting = [parts.leases, parts.finisher, parts.publisher, parts.quota, watchdog]
-            tasks = [group.create_task(part.run()) for part in lasting]
+            lasting = (
+                parts.leases.run(),
+                parts.finisher.run(),
+                parts.publisher.run(),
+                parts.tender.run(),
+                watchdog.run(),
+            )
+            tasks = [group.create_task(work) for work in lasting]
             await parts.kafka_in.start()
             working = [group.create_task(part.run()) for part in (parts.taker, parts.controller, parts.pressure)]
             reading = [group.create_task(reader.run(parts.kafka_in.attach(reader))) for reader in parts.readers]
@@ -247,7 +255,7 @@ async def _stop(
         await asyncio.wait(late, timeout=FLUSH_S)
     await _within(FLUSH_S, parts.finisher.flush())
     await _within(FLUSH_S, parts.publisher.flush())
-    await _within(FLUSH_S, parts.quota.close())
+    await _within(FLUSH_S, parts.tender.stop())
     await parts.kafka_in.stop()
 
 
@@ -255,8 +263,8 @@ async def _within(seconds: float, work: Any) -> None:  # noqa: ANN401 any corout
     try:
         async with asyncio.timeout(seconds):
             await work
-    except TimeoutError:
-        Events("worker").warning("worker.flush_timeout", seconds=seconds)
+    except (TimeoutError, StoreUnknownError) as error:
+        Events("worker").warning("worker.not_flushed", reason=repr(error), seconds=seconds)
 
 
 @contextmanager

@@ -91,13 +91,17 @@ class Caller:
             now = time.time()
             if datetime.now(UTC) >= running.ready.deadline:
                 raise Ended(Status.EXPIRED, Code.EXPIRED)
+            if running.stopped is not None:
+                raise _stop(running)
             if not self.leases.healthy():
                 raise Postponed(datetime.now(UTC), "lease")
-            blocked = [self._blocked(target, now) for target in targets]
-            for target, block in zip(targets, blocked, strict=True):
+            blocks: list[tuple[float, str, str]] = []
+            for target in targets:
+                block = self._blocked(target, now)
                 if block is None:
                     return target
-            until, why, key = min(block for block in blocked if block is not None)
+                blocks.append(block)
+            until, why, key = min(blocks)
             await self._pause(running, until - now, why, key or None)
 
     def _blocked(self, target: Target, now: float) -> tuple[float, str, str] | None:
@@ -159,6 +163,7 @@ class Caller:
 
     async def _stoppable(self, running: Running, work: Awaitable[Any]) -> Any:  # noqa: ANN401 what the work returns
         """Do some work; a job that was told to stop ends or waits instead of passing the cancellation on."""
+        running.stoppable = True
         try:
             return await work
         except asyncio.CancelledError:
@@ -166,11 +171,9 @@ class Caller:
             if running.stopped is None or task is None:
                 raise
             task.uncancel()
-            if running.stopped != SHUTDOWN:
-                raise Ended(Status.CANCELLED, Code.CANCELLED, running.stopped) from None
-            if running.job.execution == "at_most_once" and running.sent:
-                raise Ended(Status.FAILED, Code.OUTCOME_UNKNOWN) from None
-            raise Postponed(datetime.now(UTC), "handed_back") from None
+            raise _stop(running) from None
+        finally:
+            running.stoppable = False
 
     # -- after a call -------------------------------------------------------------------------------------------------
     def _answered(self, running: Running, target: Target, answer: Answer, hold: Hold, seconds: float) -> Answered:  # noqa: PLR0917 what a row needs
@@ -264,6 +267,15 @@ class Caller:
             cost=target.price.cost(tokens),
         )
         await self.publisher.record_now([row])
+
+
+def _stop(running: Running) -> Ended | Postponed:
+    """How a job leaves that was told to stop: cancelled, or back to wait where this process ends."""
+    if running.stopped != SHUTDOWN:
+        return Ended(Status.CANCELLED, Code.CANCELLED, running.stopped or "")
+    if running.job.execution == "at_most_once" and running.sent:
+        return Ended(Status.FAILED, Code.OUTCOME_UNKNOWN)
+    return Postponed(datetime.now(UTC), "handed_back")
 
 
 def _class_of(outcome: Answer | Failure) -> str:

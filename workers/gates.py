@@ -8,6 +8,8 @@ from random import Random
 
 FIRST_BREAK_S = 15.0
 LONGEST_BREAK_S = 600.0
+PROBE_S = 60.0
+LOOK_AGAIN_S = 3.0
 RETRY_SHARE = 0.2
 """Retries of failed calls, as a share of calls."""
 RETRY_BURST = 10.0
@@ -44,7 +46,7 @@ class Breaker:
 
     open_until: float = 0.0
     break_s: float = 0.0
-    probing: bool = False
+    probe_until: float = 0.0  # a probe is under way, and given up by then
 
     def blocked(self, now: float) -> float | None:
         """Until when nothing goes through; None: go. The first to go through after a break probes for all."""
@@ -52,27 +54,27 @@ class Breaker:
             return None
         if now < self.open_until:
             return self.open_until
-        if self.probing:
-            return now + FIRST_BREAK_S / 5
-        self.probing = True
+        if now < self.probe_until:
+            return min(self.probe_until, now + LOOK_AGAIN_S)
+        self.probe_until = now + PROBE_S
         return None
 
     def refused(self, now: float) -> float:
         """The credential was refused; return until when it rests."""
         self.break_s = min(self.break_s * 2, LONGEST_BREAK_S) or FIRST_BREAK_S
         self.open_until = now + self.break_s
-        self.probing = False
+        self.probe_until = 0.0
         return self.open_until
 
     def accepted(self) -> bool:
         """The credential works; True if it had not before."""
         was_open = self.break_s > 0
-        self.break_s, self.probing = 0.0, False
+        self.break_s, self.probe_until = 0.0, 0.0
         return was_open
 
     def gave_up(self) -> None:
         """A call ended without saying anything about the credential."""
-        self.probing = False
+        self.probe_until = 0.0
 
 
 @dataclass(slots=True)

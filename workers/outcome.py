@@ -27,6 +27,7 @@ class Running:
     provider_ms: int = 0
     findings: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None
+    stoppable: bool = False  # it waits for something that may be given up
 
 
 @dataclass(slots=True, frozen=True)

@@ -37,6 +37,7 @@ class Pipeline:
             with await self._hold(running, targets[0]) as hold:
                 target, answered = await self.caller.call(running, targets, hold)
                 hold.settle(answered.tokens, answered.usd)
+                ready.revoke = hold.revoke
             return await self._settle(running, target, answered)
         except Ended as end:
             return ended(ready.claim, running, end)
@@ -83,4 +84,5 @@ class Pipeline:
 def _waiting(ready: Ready, running: Running | None, wait: Postponed) -> Waiting:
     attempts = running.attempts if running else ready.claim.attempts
     nothing_sent = running is None or not running.sent
-    return Waiting(ready.claim.id, ready.claim.fence, wait.until, wait.why, attempts, wait.wait_key, nothing_sent)
+    due_at = min(wait.until, ready.deadline)  # where it ends as expired, told at once
+    return Waiting(ready.claim.id, ready.claim.fence, due_at, wait.why, attempts, wait.wait_key, nothing_sent)

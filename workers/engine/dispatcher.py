@@ -59,7 +59,6 @@ class Dispatcher:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._under_way: dict[str, Running] = {}
         self._stopping = False
-        self._freed = asyncio.Event()
         self._events = Events("worker.dispatcher")
         self.ticked_at = time.monotonic()
 
@@ -71,22 +70,22 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             while not self._stopping:
                 self.ticked_at = time.monotonic()
-                self._freed.clear()
-                self._ready.arrived.clear()
+                self._ready.changed.clear()
                 self._start(group)
                 await self._something_changed()
 
     def stop(self) -> None:
         """Start nothing more."""
         self._stopping = True
-        self._freed.set()
+        self._ready.changed.set()
 
     def stop_job(self, job: str, reason: str) -> None:
         """Tell one job to stop: it ends as cancelled, or waits again where the reason is the shutdown."""
         running, task = self._under_way.get(job), self._tasks.get(job)
         if running is not None and task is not None and running.stopped is None:
             running.stopped = reason
-            task.cancel()
+            if running.stoppable:
+                task.cancel()
 
     def stop_jobs(self) -> None:
         """Tell every running job that this process ends."""
@@ -101,12 +100,11 @@ class Dispatcher:
             self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
     async def _something_changed(self) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._ready.arrived, self._freed)]
         try:
-            await asyncio.wait(waits, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+            async with asyncio.timeout(LOOK_S):
+                await self._ready.changed.wait()
+        except TimeoutError:
+            return
 
     async def _run(self, ready: Ready) -> None:
         claim = ready.claim
@@ -122,7 +120,7 @@ class Dispatcher:
             outcome = ended(claim, None, Ended(Status.FAILED, Code.INTERNAL))
         finally:
             self._tasks.pop(claim.id, None)
-            self._freed.set()
+            self._ready.changed.set()
         self._leave(ready, outcome)
         status, code = _name(outcome)
         span.end(status, code)
@@ -132,7 +130,7 @@ class Dispatcher:
         claim = ready.claim
         match outcome:
             case Finish():
-                self._finisher.finish(claim, outcome)
+                self._finisher.finish(claim, outcome, ready.revoke)
                 self._ready.settle(ready, units_of(outcome.result))
             case Waiting():
                 cancelled = ended(claim, None, Ended(Status.CANCELLED, Code.CANCELLED))

@@ -29,6 +29,7 @@ class _Ending:
 
     claim: Claim
     finish: Finish
+    fenced: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -67,9 +68,9 @@ class Finisher:
         self._puttings: Batcher[_Putting] = Batcher(self._put_back, busy)
         self._events = Events("worker.finisher")
 
-    def finish(self, claim: Claim, finish: Finish) -> None:
-        """End a job; from here on its outcome is frozen."""
-        self._endings.add(_Ending(claim, finish))
+    def finish(self, claim: Claim, finish: Finish, fenced: Callable[[], None] = lambda: None) -> None:
+        """End a job; from here on its outcome is frozen. `fenced` is called where another worker has it by now."""
+        self._endings.add(_Ending(claim, finish, fenced))
 
     def wait(self, waiting: Waiting, cancelled: Callable[[], None]) -> None:
         """Put a job back to wait; `cancelled` is called instead where a cancel came meanwhile."""
@@ -113,6 +114,7 @@ class Finisher:
         self._registry.discard(ending.claim.id for ending in endings)
         for ending in endings:
             self._events.warning("job.fenced", job=ending.claim.id, fence=ending.claim.fence)
+            ending.fenced()
         self._publisher.record([{**ending.finish.row, "billed": False} for ending in endings if ending.finish.row])
 
     async def _put_back(self, batch: list[_Putting]) -> None:
@@ -170,6 +172,5 @@ def _smaller(ending: _Ending) -> _Ending:
     Events("worker.finisher").warning(
         "job.answer_not_storable", job=ending.claim.id, bytes=len(encode(ending.finish.result))
     )
-    return _Ending(
-        ending.claim, replace(ending.finish, state=state, result=result, keep_payload=state != Status.SUCCEEDED)
-    )
+    finish = replace(ending.finish, state=state, result=result, keep_payload=state != Status.SUCCEEDED)
+    return replace(ending, finish=finish)

@@ -1,7 +1,7 @@
 """The jobs that may start now in this process: the fair queue, what it costs to hold them, and who waits for one."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,6 +26,7 @@ class Ready:
     parsed: Parsed
     cost: float
     deadline: datetime
+    revoke: Callable[[], None] = lambda: None  # gives back the hold of a job whose finish is fenced
 
 
 class ReadyQueue:
@@ -38,7 +39,7 @@ class ReadyQueue:
         self._limit = settings.worker.ready
         self._registry = registry
         self.first = settings.priorities[0].name
-        self.arrived = asyncio.Event()
+        self.changed = asyncio.Event()  # a job came, or a slot is free: the dispatcher looks
         self.left = asyncio.Event()
 
     def __len__(self) -> int:
@@ -58,7 +59,7 @@ class ReadyQueue:
         ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said))
         priority = self._known(claim.priority)
         self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline.timestamp())
-        self.arrived.set()
+        self.changed.set()
 
     def pop(self, *, only_first: bool = False) -> Ready | None:
         """The next job, None if there is none."""
