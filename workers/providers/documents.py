@@ -1,7 +1,6 @@
 """Reading a provider's JSON: fast where it is ordinary, kept as text where BSON or strict JSON cannot hold it."""
 
 import json
-from typing import NamedTuple
 
 import orjson
 
@@ -16,15 +15,10 @@ MAX_DEPTH = 90
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
-class Parsed(NamedTuple):
-    """A JSON text's value, and whether BSON holds it without a change."""
+def parse(text: bytes) -> tuple[object, bool]:
+    """Read JSON: its value, and whether BSON holds it without a change.
 
-    value: object
-    storable: bool
-
-
-def parse(text: bytes) -> Parsed:
-    """Read JSON; what only a lenient reader takes (NaN, 1e400, lone surrogates, raw control characters) is not storable.
+    What only a lenient reader takes (NaN, 1e400, lone surrogates, raw control characters) is not storable.
 
     Raises:
         ValueError: It is no JSON at all.
@@ -32,8 +26,8 @@ def parse(text: bytes) -> Parsed:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return Parsed(leniently(text), storable=False)
-    return Parsed(value, storable=not is_suspicious(text) or holds(text))
+        return leniently(text), False
+    return value, not is_suspicious(text) or holds(text)
 
 
 def parse_object(text: bytes) -> tuple[dict[str, object], bool]:
@@ -65,7 +59,11 @@ def _integer(digits: str) -> int | float:
 def is_suspicious(text: bytes) -> bool:
     """Whether the text may hold what BSON cannot, judged by its bytes alone: cheap, and never a wrong no."""
     shape = text.translate(SHAPE)
-    return shape.count(b"{") > MAX_DEPTH or has_long_integer(shape) or b"\\u0000" in text
+    return (
+        shape.count(b"{") > MAX_DEPTH
+        or (LONG in shape and has_long_integer(shape))
+        or (b"\\" in text and b"\\u0000" in text)
+    )
 
 
 def has_long_integer(shape: bytes) -> bool:

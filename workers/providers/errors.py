@@ -117,7 +117,7 @@ def words_of(document: object) -> Words:
 def words_in(body: bytes) -> Words:
     """The words of an error body; of one that is no JSON, its first characters."""
     try:
-        return words_of(parse(body).value)
+        return words_of(parse(body)[0])
     except ValueError:
         return Words(message=body[: 4 * MESSAGE_CHARACTERS].decode(errors="replace"))
 

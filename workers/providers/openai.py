@@ -125,7 +125,7 @@ def finish_reasons(operation: str, document: dict[str, Any]) -> tuple[str, ...]:
     """Why the model stopped, per choice; for responses, the reason of an incomplete one, else the status."""
     if operation == "chat":
         reasons = [text(choice.get("finish_reason")) for choice in document["choices"]]
-        return tuple(reason for reason in reasons if reason is not None)
+        return tuple([reason for reason in reasons if reason is not None])
     if operation != "responses":
         return ()
     details = document.get("incomplete_details")
