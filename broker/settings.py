@@ -44,7 +44,6 @@ class Worker(Section):
     ready: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
     read_records: Annotated[int, Field(ge=1, le=10_000)] = 500
     waiting_documents: Annotated[int, Field(ge=1)] = 1_000_000
-    waiting_bytes: Annotated[int, Field(ge=1)] = 10_000_000_000
     reserved_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     grace_s: Seconds = 30.0
     watchdog_s: Seconds = 30.0
