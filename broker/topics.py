@@ -29,6 +29,7 @@ class Shape(Section):
     segment_h: Annotated[float, Field(gt=0)]
     max_message_bytes: Annotated[int, Field(ge=1_048_576)]
     cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
+    timestamps: Literal["producer", "broker"] = "broker"
 
     def options(self) -> dict[str, str]:
         """The topic's configuration in Kafka's words."""
@@ -37,6 +38,7 @@ class Shape(Section):
             "retention.ms": str(round(self.retention_h * _HOUR_S * 1000)),
             "segment.ms": str(round(self.segment_h * _HOUR_S * 1000)),
             "max.message.bytes": str(self.max_message_bytes),
+            "message.timestamp.type": "LogAppendTime" if self.timestamps == "broker" else "CreateTime",
         }
 
 
