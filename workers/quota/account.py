@@ -1,0 +1,129 @@
+"""What one worker has used and has left of one tenant's day; nothing in here waits, and time comes in as an argument."""
+
+import asyncio
+from decimal import Decimal
+from typing import Literal
+
+from workers.quota.book import NOTHING, Amounts, Ask, Limit
+from workers.quota.protocol import Key
+
+FAST_S = 2.0
+"""A chunk that is used up faster is too small."""
+SLOW_S = 20.0
+"""A chunk that lasts longer is too large."""
+
+_FIRST_UNITS = 16
+_MOST_UNITS = 65_536
+_ENDLESS = 1 << 200
+_ENDLESS_USD = Decimal("Infinity")
+_NO_USD = Decimal(0)
+
+
+class Account:
+    """The local side of a key: `used` is spent or held, `free` is granted and not used (endless where there is no limit).
+
+    `free` is below zero where a settled hold was larger than estimated. `lock` is held by who changes our entry in the book: one at a time, and all
+    others that wait find what it got.
+    """
+
+    def __init__(self, key: Key, limit: Limit, policy: Literal["wait", "reject"]) -> None:
+        self.key = key
+        self.limit = limit
+        self.policy = policy
+        self.lock = asyncio.Lock()
+        self.used_requests = self.used_tokens = 0
+        self.used_usd = _NO_USD
+        self.free_requests = self.free_tokens = 0
+        self.free_usd = _NO_USD
+        self.holds = 0  # open ones
+        self.asking = 0  # how many wait for a chunk
+        self.taken = 0  # holds, since this worker began
+        self.extended_at = -SLOW_S
+        self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
+        self.shut = False  # our entry was closed: we are dead to the others
+        self._seen = (0, -SLOW_S)  # how many were taken when somebody looked last, and since when it was so
+        self._units = _FIRST_UNITS  # how many holds a chunk should last
+        self.keep(NOTHING)
+
+    # -- holds: on the path of every job -------------------------------------------------------------------------------
+    def take(self, tokens: int, usd: Decimal) -> bool:
+        """Take a hold from what is free; False: not all of it is there."""
+        if self.free_requests < 1 or self.free_tokens < tokens or self.free_usd < usd:
+            return False
+        self.holds += 1
+        self.taken += 1
+        self.move(1, tokens, usd)
+        return True
+
+    def move(self, requests: int, tokens: int, usd: Decimal) -> None:
+        """Count more as used, or less, and so much less or more as free."""
+        self.used_requests += requests
+        self.used_tokens += tokens
+        self.used_usd += usd
+        self.free_requests -= requests
+        self.free_tokens -= tokens
+        self.free_usd -= usd
+
+    # -- chunks --------------------------------------------------------------------------------------------------------
+    @property
+    def used(self) -> Amounts:
+        """What is spent or held."""
+        return Amounts(self.used_requests, self.used_tokens, self.used_usd)
+
+    @property
+    def free(self) -> Amounts:
+        """What is granted and not used, nothing where there is no limit."""
+        limit = self.limit
+        return Amounts(
+            max(self.free_requests, 0) if limit.requests is not None else 0,
+            max(self.free_tokens, 0) if limit.tokens is not None else 0,
+            max(self.free_usd, _NO_USD) if limit.usd is not None else _NO_USD,
+        )
+
+    @property
+    def entry(self) -> Amounts:
+        """What our entry has to be: an overrun is a fact, whatever was granted."""
+        used, free = self.used, self.free
+        return Amounts(used.requests + free.requests, used.tokens + free.tokens, used.usd + free.usd)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the book says exactly what is used, and nothing is held or free."""
+        return not self.holds and self.free == NOTHING and self.written == self.used
+
+    @property
+    def overrun(self) -> bool:
+        """Whether more was used than granted: an estimate was too low."""
+        return self.free_requests < 0 or self.free_tokens < 0 or self.free_usd < 0
+
+    def quiet_since(self, now: float) -> float:
+        """Since when no hold was taken, as far as those know who look from time to time."""
+        if self._seen[0] != self.taken:
+            self._seen = (self.taken, now)
+        return self._seen[1]
+
+    def keep(self, free: Amounts) -> None:
+        """Have so much free from here on."""
+        limit = self.limit
+        self.free_requests = free.requests if limit.requests is not None else _ENDLESS
+        self.free_tokens = free.tokens if limit.tokens is not None else _ENDLESS
+        self.free_usd = free.usd if limit.usd is not None else _ENDLESS_USD
+
+    def ask(self, need: Amounts) -> Ask:
+        """What to ask the book for, so that this hold and those that wait for it and those that come soon find room."""
+        entry, free, units = self.entry, self.free, max(self._units, self.asking)
+        lack = Amounts(
+            max(need.requests - free.requests, 0), max(need.tokens - free.tokens, 0), max(need.usd - free.usd, _NO_USD)
+        )
+        return Ask(entry, lack, Amounts(need.requests * units, need.tokens * units, need.usd * units))
+
+    def extend(self, entry: Amounts, now: float) -> None:
+        """Our entry in the book is `entry` from here on; holds may have been taken and settled since it was asked for."""
+        if self.extended_at < now - SLOW_S:
+            self._units = max(self._units // 2, _FIRST_UNITS)
+        elif self.extended_at > now - FAST_S:
+            self._units = min(self._units * 2, _MOST_UNITS)
+        self.extended_at, self.written = now, entry
+        self.keep(
+            Amounts(entry.requests - self.used_requests, entry.tokens - self.used_tokens, entry.usd - self.used_usd)
+        )

@@ -1,0 +1,53 @@
+"""Books in memory, shared by the workers of one process: for unit tests of whoever holds, and the model of what MongoDB has to do."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from workers.quota.book import Amounts, Book, added
+from workers.quota.protocol import Books, Key
+
+
+class MemoryBooks:
+    """Everything lies open: `books`; `rows`, the ledger's billed ones; `dead` incarnations; `busy` ones, which have documents left."""
+
+    def __init__(self) -> None:
+        self.books: dict[Key, Book] = {}
+        self.rows: list[tuple[Key, str, Amounts]] = []  # key, incarnation, what was used
+        self.dead: set[str] = set()
+        self.busy: set[str] = set()
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Book]:
+        """The books that there are."""
+        return {key: self.books[key] for key in keys if key in self.books}
+
+    async def swap(self, key: Key, book: Book) -> bool:
+        """Write a book as the next revision; False: another writer was faster."""
+        known = self.books.get(key)
+        if (known.rev if known else 0) != book.rev:
+            return False
+        self.books[key] = replace(book, rev=book.rev + 1)
+        return True
+
+    async def spent(self, key: Key, without: Collection[str]) -> Amounts:
+        """What the ledger's billed rows of this key say, for all incarnations but `without`."""
+        return added(amounts for of, incarnation, amounts in self.rows if of == key and incarnation not in without)
+
+    async def closable(self, incarnations: Collection[str]) -> set[str]:
+        """Those that are dead with nothing left."""
+        return (set(incarnations) & self.dead) - self.busy
+
+    async def waiting(self, days: Sequence[str]) -> list[Key]:
+        """The keys of these days on which jobs may wait."""
+        return [key for key, book in self.books.items() if key.day in days and book.waiting]
+
+    async def named(self, days: Sequence[str]) -> dict[str, list[Key]]:
+        """The incarnations that have entries in books of these days, with the keys."""
+        found: dict[str, list[Key]] = {}
+        for key, book in self.books.items():
+            if key.day in days:
+                for incarnation in book.grants:
+                    found.setdefault(incarnation, []).append(key)
+        return found
+
+
+_: type[Books] = MemoryBooks

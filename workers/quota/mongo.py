@@ -1,0 +1,187 @@
+"""Books in MongoDB: collection `quotas`, `_id` = `<day>/<tenant>`, each written by comparing its revision; by PyMongo's client or Motor's."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING, Context, Decimal
+from typing import Any
+
+import bson
+from bson.decimal128 import Decimal128
+from pymongo import ReadPreference
+from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from broker.mongo import Database, Document
+from workers.quota.book import NOTHING, Amounts, Book
+from workers.quota.protocol import Books, Key
+from workers.stores.mongo_wire import answered
+
+KEPT = timedelta(days=60)
+"""So long after its day a book is kept for who asks what happened."""
+
+_KEYS_A_READ = 1_000
+_SKEW = timedelta(minutes=5)
+_DIGITS = Context(prec=34, rounding=ROUND_CEILING)  # what a Decimal128 holds; only amounts finer than that are rounded
+_MAJORITY = {"level": "majority"}
+
+
+class MongoBooks:
+    """`MongoBooks(connect(url)[name])`; every verb ends after `timeout_s` seconds."""
+
+    def __init__(self, database: Database, timeout_s: float = 5.0) -> None:
+        self._database: Database = database.client.get_database(
+            database.name,
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        self._quotas = self._database.get_collection("quotas")
+        self._jobs = self._database.get_collection("jobs")
+        self._workers = self._database.get_collection("workers")
+        self._timeout_s = timeout_s
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Book]:
+        """The books that there are, by a majority read."""
+        books: dict[Key, Book] = {}
+        for first in range(0, len(keys), _KEYS_A_READ):
+            ids = [_id(key) for key in keys[first : first + _KEYS_A_READ]]
+            with answered(self._timeout_s):
+                documents = await self._quotas.find({"_id": {"$in": ids}}).to_list(None)
+            books.update((_key(document["_id"]), _book(document)) for document in documents)
+        return books
+
+    async def swap(self, key: Key, book: Book) -> bool:
+        """Write a book as the next revision; False: another writer was faster."""
+        document = _document(key, book)
+        with answered(self._timeout_s):
+            if book.rev:
+                result = await self._quotas.replace_one({"_id": document["_id"], "rev": book.rev}, document)
+                return result.matched_count == 1
+            try:
+                await self._quotas.insert_one(document)
+            except DuplicateKeyError:
+                return False
+        return True
+
+    async def spent(self, key: Key, without: Collection[str]) -> Amounts:
+        """What the ledger's billed rows of this key say, for all incarnations but `without`."""
+        rows = {
+            "tenant": key.tenant,
+            "at": {"$gte": datetime.fromisoformat(key.day).replace(tzinfo=UTC) - _SKEW},  # the index's second field
+            "quota_day": key.day,
+            "billed": True,
+            "incarnation": {"$nin": list(without)},
+        }
+        sums = {
+            "_id": None,
+            "requests": {"$sum": 1},
+            "tokens": {"$sum": {"$add": ["$input_tokens", "$output_tokens"]}},
+            "usd": {"$sum": "$cost_usd"},
+        }
+        found = await self._aggregate("usage", [{"$match": rows}, {"$group": sums}])
+        return _amounts(found[0]) if found else NOTHING
+
+    async def closable(self, incarnations: Collection[str]) -> set[str]:
+        """Those that are dead with no document claimed in their name and no outbox of theirs left."""
+        living = {"_id": {"$in": list(incarnations)}, "fenced": {"$exists": False}}
+        with answered(self._timeout_s):
+            leases = await self._workers.find(living, {"_id": 1}).to_list(None)
+        dead = set(incarnations) - {lease["_id"] for lease in leases}
+        return {incarnation for incarnation in dead if not await self._has_documents(incarnation)}
+
+    async def waiting(self, days: Sequence[str]) -> list[Key]:
+        """The keys of these days on which jobs may wait."""
+        with answered(self._timeout_s):
+            documents = await self._quotas.find({"$or": _of(days), "waiting": True}, {"_id": 1}).to_list(None)
+        return [_key(document["_id"]) for document in documents]
+
+    async def named(self, days: Sequence[str]) -> dict[str, list[Key]]:
+        """The incarnations that have entries in books of these days, with the keys."""
+        pipeline: list[Document] = [
+            {"$match": {"$or": _of(days)}},
+            {"$project": {"owner": {"$map": {"input": {"$objectToArray": "$grants"}, "in": "$$this.k"}}}},
+            {"$unwind": "$owner"},
+            {"$group": {"_id": "$owner"}},
+        ]
+        owners = [document["_id"] for document in await self._aggregate("quotas", pipeline)]
+        return {owner: await self._keys_of(owner, days) for owner in owners}
+
+    async def _keys_of(self, owner: str, days: Sequence[str]) -> list[Key]:
+        query = {"$or": _of(days), f"grants.{owner}": {"$exists": True}}
+        with answered(self._timeout_s):
+            documents = await self._quotas.find(query, {"_id": 1}).to_list(None)
+        return [_key(document["_id"]) for document in documents]
+
+    async def _has_documents(self, incarnation: str) -> bool:
+        claimed = {"state": "claimed", "owner": incarnation}
+        outbox = {"outbox": {"$exists": True}, "owner": incarnation}
+        with answered(self._timeout_s):
+            return (
+                await self._jobs.find_one(claimed, {"_id": 1}, hint="claimed") is not None
+                or await self._jobs.find_one(outbox, {"_id": 1}, hint="outbox") is not None
+            )
+
+    async def _aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        """Run a pipeline whose answer fits one message, by the command itself: the drivers' methods differ."""
+        command = {"aggregate": collection, "pipeline": list(pipeline), "cursor": {"batchSize": 10_000}}
+        with answered(self._timeout_s):
+            reply = await self._database.command({**command, "readConcern": _MAJORITY})
+        found: list[Document] = reply["cursor"]["firstBatch"]
+        return found
+
+
+def _id(key: Key) -> str:
+    return f"{key.day}/{key.tenant}"
+
+
+def _key(id_: str) -> Key:
+    day, _, tenant = id_.partition("/")
+    return Key(tenant, day)
+
+
+def _of(days: Iterable[str]) -> list[Document]:
+    """The ranges of `_id` of these days; "0" follows "/"."""
+    return [{"_id": {"$gte": f"{day}/", "$lt": f"{day}0"}} for day in days]
+
+
+def _document(key: Key, book: Book) -> Document:
+    return {
+        "_id": _id(key),
+        "rev": book.rev + 1,
+        "closed": _stored(book.closed),
+        "grants": {owner: _stored(entry) for owner, entry in book.grants.items()},
+        "shut": sorted(book.shut),
+        "waiting": book.waiting,
+        "expire_at": datetime.fromisoformat(key.day).replace(tzinfo=UTC) + KEPT,
+    }
+
+
+def _book(document: Mapping[str, Any]) -> Book:
+    return Book(
+        rev=document["rev"],
+        closed=_amounts(document["closed"]),
+        grants={owner: _amounts(entry) for owner, entry in document["grants"].items()},
+        shut=frozenset(document["shut"]),
+        waiting=document["waiting"],
+    )
+
+
+def _stored(amounts: Amounts) -> Document:
+    return {
+        "requests": bson.Int64(amounts.requests),
+        "tokens": bson.Int64(amounts.tokens),
+        "usd": Decimal128(_DIGITS.plus(amounts.usd)),
+    }
+
+
+def _amounts(stored: Mapping[str, Any]) -> Amounts:
+    usd = stored["usd"]
+    return Amounts(
+        int(stored["requests"]),
+        int(stored["tokens"]),
+        usd.to_decimal() if isinstance(usd, Decimal128) else Decimal(usd),
+    )
+
+
+_: type[Books] = MongoBooks
