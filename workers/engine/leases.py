@@ -5,6 +5,7 @@ whose own renewals went through without a gap for a whole lease may declare a de
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,7 +14,7 @@ from broker.events import Events
 from workers.stores.protocol import Store, StoreUnknownError
 
 AUDIT_EVERY = 3
-"""The audit runs with every third renewal."""
+"""The audit runs with every third look after the others."""
 
 
 class FencedError(Exception):
@@ -26,7 +27,7 @@ class Leases:
     Args:
         store: Where leases live.
         lease_s: How long a lease lives without a renewal, in seconds.
-        audit: Called with every third good renewal.
+        audit: Called with every third look after the others.
         clock: Seconds of a monotonic clock.
     """
 
@@ -40,8 +41,8 @@ class Leases:
         self._store = store
         self._lease_s = lease_s
         self._period_s = lease_s / 3
-        self._retry_s = lease_s / 6
-        self._gap_s = lease_s - self._period_s - self._retry_s
+        self._again_s = lease_s / 30
+        self._gap_s = lease_s - self._period_s - lease_s / 6  # a renewal has a sixth of the lease to be answered
         self._audit = audit
         self._clock = clock
         self._last_good = -float("inf")
@@ -65,16 +66,23 @@ class Leases:
         self._good(sent)
 
     async def run(self) -> None:
-        """Renew for ever.
+        """Renew for ever; look after the others beside it, because what takes long there must not cost us our own lease.
 
         Raises:
-            FencedError: We are dead to the others.
+            FencedError: We are dead to the others (in the group of the task that found it out).
         """
-        rounds = 0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_for_ever())
+            await self._renew_for_ever()
+
+    async def _renew_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._period_s if await self._renew() else self._retry_s)
+            await asyncio.sleep(self._period_s if await self._renew() else self._again_s)
             self.ticked_at = self._clock()
-            rounds += 1
+
+    async def _look_for_ever(self) -> None:
+        for rounds in itertools.count(1):
+            await asyncio.sleep(self._period_s)
             await self._look_after_others()
             if rounds % AUDIT_EVERY == 0 and self.healthy():
                 await self._audit()
