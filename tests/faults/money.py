@@ -124,27 +124,41 @@ def is_error(call: Document) -> bool:
 
 def within_limits(history: History, links: Links) -> Problems:
     """6. Billed spend per tenant <= limit + the stated bound; after everything has ended, holds = 0."""
+    over = all(document["state"] in TERMINAL for document in links.documents.values())
     for limit in history.limits:
         rows = [row for row in history.ledger if row["tenant"] == limit.tenant and row["billed"]]
-        yield from _overspent(limit, rows)
-    still = any(document["state"] not in TERMINAL for document in links.documents.values())
-    for quota in history.quotas if not still else ():
-        held = {name: grant for name, grant in (quota.get("grants") or {}).items() if _holds(grant)}
-        if held:
-            yield f"quota {quota['_id']}: still held: {held}"
+        for unit, (allowed, bound) in _allowed(limit).items():
+            if (used := _spent(rows, unit)) > allowed + bound:
+                yield f"{limit.tenant}: billed {used} {unit}, allowed are {allowed} + {bound}"
+            if over:
+                yield from _holds(history, limit.tenant, rows, unit)
 
 
-def _overspent(limit: Limit, rows: Sequence[Document]) -> Problems:
-    spent = {
-        "requests": (len(rows), limit.requests, limit.bound_requests),
-        "tokens": (sum(row["input_tokens"] + row["output_tokens"] for row in rows), limit.tokens, limit.bound_tokens),
-        "usd": (sum((amount(row["cost_usd"]) for row in rows), Decimal(0)), limit.usd, limit.bound_usd),
+def _holds(history: History, tenant: str, rows: Sequence[Document], unit: str) -> Problems:
+    """What a book says is spent or granted is what the ledger says is spent; else somebody still holds something, or lost it."""
+    for book in history.quotas:
+        day, _, of = book["_id"].partition("/")
+        if of != tenant:
+            continue
+        taken = sum((amount(entry[unit]) for entry in (book["closed"], *book["grants"].values())), Decimal(0))
+        spent = _spent([row for row in rows if row["quota_day"] == day], unit)
+        if taken != spent:
+            yield f"quota {book['_id']}: {taken} {unit} are spent or held, the ledger says {spent}"
+
+
+def _allowed(limit: Limit) -> dict[str, tuple[Decimal, Decimal]]:
+    """What is limited, with the limit and its bound."""
+    units: dict[str, tuple[int | Decimal | None, int | Decimal]] = {
+        "requests": (limit.requests, limit.bound_requests),
+        "tokens": (limit.tokens, limit.bound_tokens),
+        "usd": (limit.usd, limit.bound_usd),
     }
-    for unit, (used, allowed, bound) in spent.items():
-        if allowed is not None and used > allowed + bound:  # type: ignore[operator] # numbers of one unit
-            yield f"{limit.tenant}: billed {used} {unit}, allowed are {allowed} + {bound}"
+    return {unit: (Decimal(most), Decimal(bound)) for unit, (most, bound) in units.items() if most is not None}
 
 
-def _holds(grant: Any) -> bool:  # noqa: ANN401 a number, or numbers by their unit
-    values = grant.values() if isinstance(grant, dict) else (grant,)
-    return any(amount(value) for value in values)
+def _spent(rows: Sequence[Document], unit: str) -> Decimal:
+    if unit == "requests":
+        return Decimal(len(rows))
+    if unit == "tokens":
+        return Decimal(sum(row["input_tokens"] + row["output_tokens"] for row in rows))
+    return sum((amount(row["cost_usd"]) for row in rows), Decimal(0))

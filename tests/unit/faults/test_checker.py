@@ -61,6 +61,7 @@ def row(number: int, attempt: str = "1.1", **fields: object) -> dict[str, Any]:
         "output_tokens": 3,
         "billed": True,
         "estimated": False,
+        "quota_day": "2026-12-01",
         **fields,
     }
 
@@ -68,6 +69,14 @@ def row(number: int, attempt: str = "1.1", **fields: object) -> dict[str, Any]:
 def usage_event(of: Mapping[str, Any], offset: int) -> Record:
     value = {"id": of["_id"], "cost_usd": str(of["cost_usd"]), "billed": of["billed"]}
     return Record("usage", 0, offset, b"acme", json.dumps(value).encode())
+
+
+def entry(requests: int, usd: str) -> dict[str, Any]:
+    return {"requests": requests, "tokens": 0, "usd": Decimal128(usd)}
+
+
+def book(closed: Mapping[str, Any], **grants: Mapping[str, Any]) -> dict[str, Any]:
+    return {"_id": "2026-12-01/acme", "closed": closed, "grants": grants}
 
 
 def call(number: int, attempt: str = "1.1", **fields: object) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def good() -> History:
         usage_events=[usage_event(each, offset) for offset, each in enumerate(rows)],
         documents=[document(number) for number in numbers],
         ledger=rows,
-        quotas=[{"_id": "acme", "closed": {"requests": 3}, "grants": {}}],
+        quotas=[book({"requests": 1, "tokens": 10, "usd": Decimal128(COST)}, w1=entry(2, "0.0002"))],
         calls=[call(number) for number in numbers],
         committed={("jobs.normal", 0): 4},
         limits=[Limit("acme", requests=3, usd=Decimal("0.0003"))],
@@ -142,6 +151,7 @@ def test_a_lost_job_breaks_the_first_and_the_fifth_invariant(good: History) -> N
         ledger=without(good.ledger, 1),
         usage_events=without(good.usage_events, 1),
         calls=without(good.calls, 1),
+        limits=[],
     )
     assert broken(run) == {"1", "5"}
 
@@ -250,7 +260,7 @@ def test_a_double_bill_breaks_the_third_invariant(good: History) -> None:
 
 
 def test_a_missing_row_breaks_the_third_invariant(good: History) -> None:
-    run = replace(good, ledger=good.ledger[1:], usage_events=good.usage_events[1:])
+    run = replace(good, ledger=good.ledger[1:], usage_events=good.usage_events[1:], limits=[])
     assert broken(run) == {"3"}
 
 
@@ -319,7 +329,10 @@ def test_overspend_breaks_the_sixth_invariant_beyond_its_bound(good: History) ->
 
 
 def test_a_hold_that_is_left_breaks_the_sixth_invariant(good: History) -> None:
-    assert broken(replace(good, quotas=[{"_id": "acme", "closed": {}, "grants": {"w1": {"requests": 5}}}])) == {"6"}
+    closed = good.quotas[0]["closed"]
+    assert broken(replace(good, quotas=[book(closed, w1=entry(3, "0.0002"))])) == {"6"}
+    assert broken(replace(good, quotas=[book(closed, w1=entry(2, "0.0003"))])) == {"6"}
+    assert broken(replace(good, quotas=[book(closed)])) == {"6"}
 
 
 def test_a_left_outbox_breaks_the_seventh_invariant(good: History) -> None:
