@@ -81,6 +81,7 @@ async def _run(data: Path, environment: Mapping[str, str]) -> _Outcome:
             await stack.start_workers(_WORKERS, led)
             simulator = stack.addresses.simulator or ""
             calls_before = await _calls(simulator)
+            dead_before = await _dead_letters(settings)
             begun = time.monotonic()
             lines = await _through(settings, shipped, data)
             seconds = time.monotonic() - begun
@@ -88,7 +89,7 @@ async def _run(data: Path, environment: Mapping[str, str]) -> _Outcome:
                 await _write_results(opened, data / "results.jsonl")
                 return _Outcome(
                     lines=lines,
-                    dead_letters=await _dead_letters(settings),
+                    dead_letters=await _dead_letters(settings) - dead_before,
                     calls_before=calls_before,
                     calls_after=await _calls(simulator),
                     seconds=seconds,
@@ -176,13 +177,15 @@ def _report(found: _Outcome, data: Path) -> None:
     else:
         paid = f"The provider got {calls:,} calls; run it again on the same folder, and it gets none."
     jobs = sum(entry["jobs"] for entry in found.outcomes)
+    through = found.lines - found.dead_letters
     text = f"""
-{found.lines:,} lines sent, {jobs:,} jobs ended, {found.dead_letters:,} records in jobs.dead that are no jobs, in {found.seconds:.1f} s.
+{found.lines:,} lines sent in this run: {through:,} were jobs, {found.dead_letters:,} went to `jobs.dead`.
+{jobs:,} different jobs have ended; this run took {found.seconds:.1f} s beside start and stop.
 {paid}
 Results lie in {data / "results.jsonl"}, in the topic `results` and in the collections `jobs` and `usage`. Nothing runs any more.
 
 Try next:
-  aibroker up --data {data}                      (leave it running, and in another terminal:)
+  aibroker up --data {data}                      # leave it running, and in another terminal:
   aibroker usage --data {data} --by tenant,day
   aibroker results --data {data} --tenant acme --status rejected
 """

@@ -210,6 +210,8 @@ async def _of_provider(name: str, provider: Provider) -> Finding:
     try:
         async with asyncio.timeout(_CONNECT_S):
             _, writer = await asyncio.open_connection(address.hostname, port)
+            writer.close()
+            await writer.wait_closed()
     except (OSError, TimeoutError) as error:
         why = str(error) or "no answer"
         return Finding(
@@ -218,6 +220,5 @@ async def _of_provider(name: str, provider: Provider) -> Finding:
             f"{provider.base_url}: {why}",
             remedy="check its base_url, the network, or a proxy between",
         )
-    writer.close()
     key = "with a key" if provider.api_key.get_secret_value() else "without a key"
     return Finding(subject, "ok", f"{provider.base_url} can be reached, {key}")
