@@ -23,9 +23,15 @@ Client = AsyncMongoClient[Document]
 Database = AsyncDatabase[Document]
 
 OLDEST = (6, 0)
-_CHECK_S = 10
 _PREPARE_S = 300
 _MAJORITY = {"w": "majority"}
+_DEFAULTS = {
+    "serverSelectionTimeoutMS": 5_000,
+    "connectTimeoutMS": 5_000,
+    "maxPoolSize": 50,
+    "appname": "aibroker",
+}
+"""What the URL may set otherwise."""
 
 
 def connect(url: str, driver: Literal["pymongo", "motor"] = "pymongo") -> Client:
@@ -38,11 +44,8 @@ def connect(url: str, driver: Literal["pymongo", "motor"] = "pymongo") -> Client
         "w": "majority",
         "readConcernLevel": "majority",
         "retryWrites": True,
-        "serverSelectionTimeoutMS": 5_000,
-        "connectTimeoutMS": 5_000,
-        "maxPoolSize": 50,
         "tz_aware": True,
-        "appname": "aibroker",
+        **{name: value for name, value in _DEFAULTS.items() if name.lower() not in url.lower()},
     }
     try:
         if driver == "motor":
@@ -63,14 +66,14 @@ async def close(client: Client) -> None:
         await closing
 
 
-async def check(client: Client) -> None:
-    """Make sure that a replica set or a sharded cluster of MongoDB 6.0 or newer answers and takes writes.
+async def check(client: Client, within_s: float = 5.0) -> None:
+    """Make sure that a replica set or a sharded cluster of MongoDB 6.0 or newer answers and takes writes, within `within_s` seconds.
 
     Raises:
         MongoMissing: with one sentence that says what is missing.
     """
     try:
-        with pymongo.timeout(_CHECK_S):
+        with pymongo.timeout(within_s):
             hello = await client.admin.command("hello", read_preference=ReadPreference.PRIMARY_PREFERRED)
             build = await client.admin.command("buildInfo", read_preference=ReadPreference.PRIMARY_PREFERRED)
     except ServerSelectionTimeoutError as error:

@@ -13,7 +13,8 @@ import pytest
 from bson.decimal128 import Decimal128
 from bson.raw_bson import RawBSONDocument
 
-from broker.mongo import close, connect, prepare
+from broker.mongo import check, close, connect, prepare
+from broker.mongo_layout import INDEXES, RESULTS_VIEW, USAGE_VALIDATOR
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.mongo import MongoStore
 from workers.stores.mongo_wire import Written
@@ -211,7 +212,7 @@ async def dead(world: World, owner: str, watcher: Store) -> Store:
     """A store whose incarnation has been declared dead."""
     store = world.store(owner)
     await store.start(0.6, {})
-    await store.renew(0.06)
+    await store.renew(0.01)
     assert await watcher.fence(await expired(watcher, owner))
     return store
 
@@ -799,7 +800,7 @@ async def test_a_renewal_never_makes_a_lease(world: World) -> None:
 async def test_a_late_fence_does_not_fence_the_living(world: World) -> None:
     us, slow = world.store("us"), world.store("slow")
     await slow.start(0.6, {})
-    await slow.renew(0.06)
+    await slow.renew(0.01)
     lease = await expired(us, "slow")
     assert await slow.renew(30)
     assert not await us.fence(lease)
@@ -810,7 +811,7 @@ async def test_death_is_for_ever_and_declared_once(world: World) -> None:
     us = world.store("us")
     slow = world.store("slow")
     await slow.start(0.6, {})
-    await slow.renew(0.06)
+    await slow.renew(0.01)
     lease = await expired(us, "slow")
     assert await us.fence(lease)
     assert not await us.fence(lease)
@@ -956,6 +957,7 @@ async def test_every_query_uses_an_index(mongo: MongoWorld) -> None:
     assert len(seen) > len(VERBS)
     scans = [(one["op"], one["command"]) for one in seen if "COLLSCAN" in one.get("planSummary", "")]
     assert scans == []
+    assert [one["command"] for one in seen if one.get("hasSortStage")] == []
 
 
 async def test_results_are_a_view_of_their_own(mongo: MongoWorld) -> None:
@@ -964,3 +966,28 @@ async def test_results_are_a_view_of_their_own(mongo: MongoWorld) -> None:
     await finished(store)
     [result] = mongo.plain[mongo.name]["results"].find({})
     assert result == {"_id": "acme/1", "status": "succeeded", "output": "first"}
+
+
+async def test_preparing_a_database_again_changes_nothing_but_what_differs(mongo: MongoWorld) -> None:
+    database = mongo.plain[mongo.name]
+    before = {name: database[name].index_information() for name in INDEXES}
+    database.command("collMod", "usage", validator={})
+    database.command("collMod", "results", viewOn="jobs", pipeline=[])
+    await prepare(mongo.client[mongo.name])
+    await asyncio.gather(*(prepare(mongo.client[mongo.name]) for _ in range(3)))
+    assert {name: database[name].index_information() for name in INDEXES} == before
+    assert database["usage"].options()["validator"] == USAGE_VALIDATOR
+    assert database["results"].options()["pipeline"] == RESULTS_VIEW
+
+
+async def test_a_database_that_several_processes_prepare_at_once_is_prepared(mongo: MongoWorld) -> None:
+    name = f"{mongo.name}_new"
+    try:
+        await asyncio.gather(*(prepare(mongo.client[name]) for _ in range(4)))
+        assert {"jobs", "results", "usage", "workers"} <= set(mongo.plain[name].list_collection_names())
+    finally:
+        mongo.plain.drop_database(name)
+
+
+async def test_a_replica_set_passes_the_check(mongo: MongoWorld) -> None:
+    await check(mongo.client)

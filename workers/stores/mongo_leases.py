@@ -9,8 +9,8 @@ from broker.mongo import Document, prepare
 from workers.stores.mongo_wire import Connection, answered
 from workers.stores.protocol import Lease, State, StoreUnknownError
 
-_RENEWAL_S = 5.0
-_RENEWAL_SHARE = 6  # of a shorter lease: what it outlives is a gap of half its length
+_RENEWAL_S = (0.5, 5.0)
+_RENEWAL_SHARE = 6  # of the lease: with a period of a third, a gap is half of it
 _LIVING: Document = {"fenced": {"$exists": False}}
 
 
@@ -33,7 +33,8 @@ class LeaseVerbs(Connection):
     async def renew(self, lease_s: float) -> bool:
         """Prolong our lease; False: we are fenced, or our lease is gone."""
         until = {"$dateAdd": {"startDate": "$$NOW", "unit": "millisecond", "amount": int(lease_s * 1_000)}}
-        with answered(min(_RENEWAL_S, lease_s / _RENEWAL_SHARE)):
+        shortest, longest = _RENEWAL_S
+        with answered(min(max(shortest, lease_s / _RENEWAL_SHARE), longest, self.timeout_s)):
             result = await self.workers.update_one({"_id": self.owner, **_LIVING}, [{"$set": {"until": until}}])
         return result.matched_count == 1
 
