@@ -5,9 +5,10 @@ What cannot be read, or names no valid id or tenant, is `NotAJob` and goes to `j
 """
 
 import hashlib
+import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -32,11 +33,14 @@ NAMESPACE = uuid.UUID("5c1a0d43-5f0f-5d3e-9d55-1a1b0a6f6d5e")
 _ID = re.compile(r"[\x20-\x7e]{1,256}")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _REPLY = re.compile(r"results(\.[a-zA-Z0-9._-]{1,100})?")
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LONG_NUMBER = re2.compile(rb"\d{19}")  # linear, and about 1 us a kB
 _INT64 = 2**63
 _METADATA_DEPTH = 50
+_HOLDERS = (dict, list, tuple)
 _DEPTH = 200  # what both the JSON encoder and a document can hold
 _JOB_FIELDS = tuple(Job.model_fields)
+_KNOWN = frozenset(_JOB_FIELDS)
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,7 +118,7 @@ def decode(value: bytes | None, headers: Headers, place: Place) -> Decoded | Not
     if isinstance(who, NotAJob):
         return who
     reply_topic, reply_partition = _reply(raw)
-    trace = named.get("traceparent")
+    trace = _text(named.get("traceparent", b""))
     return Decoded(
         tenant=who[0],
         job_id=who[1],
@@ -122,7 +126,7 @@ def decode(value: bytes | None, headers: Headers, place: Place) -> Decoded | Not
         digest=digest(raw),
         reply_topic=reply_topic,
         reply_partition=reply_partition,
-        trace=_text(trace) if trace else None,
+        trace=trace if _TRACE.fullmatch(trace) else None,  # as W3C says: one that cannot be read is as good as none
         parsed=_parse(raw, payload, place.timestamp),
     )
 
@@ -147,6 +151,10 @@ def check(raw: Mapping[str, Any], now: datetime) -> Job | Refusal:
         return Refusal(Code.UNDECODABLE, f"the job cannot be written as JSON: {error}")
     if len(payload) > MAX_RECORD_BYTES:
         return Refusal(Code.TOO_LARGE, f"the job has {len(payload):,} bytes; {MAX_RECORD_BYTES:,} are allowed")
+    if b"null" in payload and any(not math.isfinite(number) for number in _floats(raw)):
+        return Refusal(Code.UNDECODABLE, "the job holds NaN or an infinity, which are no JSON; leave them out")
+    if _too_deep(raw, payload):
+        return Refusal(Code.UNDECODABLE, f"the job is nested deeper than {_DEPTH} levels; flatten it")
     parsed = _parse(raw, payload, now)
     if parsed.job is None:
         return parsed.refusal or Refusal(Code.INVALID_JOB, MEANING[Code.INVALID_JOB])
@@ -161,7 +169,7 @@ def _open(value: bytes, named: Mapping[str, bytes]) -> tuple[dict[str, Any], byt
         return NotAJob(Code.UNDECODABLE, f"the record is not JSON: {error}; {MEANING[Code.UNDECODABLE]}")
     if not isinstance(raw, dict):
         return NotAJob(Code.UNDECODABLE, f"the record is a JSON {_kind(raw)}; {MEANING[Code.UNDECODABLE]}")
-    if value.count(b"{") + value.count(b"[") > _DEPTH and _depth(raw) > _DEPTH:
+    if _too_deep(raw, value):
         return NotAJob(Code.UNDECODABLE, f"the record is nested deeper than {_DEPTH} levels; flatten it")
     content = named.get("content-type", b"")
     if not content.startswith(b"application/cloudevents"):
@@ -204,6 +212,8 @@ def _reply(raw: Mapping[str, Any]) -> tuple[str, int | None]:
 
 
 def _parse(raw: Mapping[str, Any], payload: bytes, arrived_at: datetime) -> Parsed:
+    if not raw.keys() <= _KNOWN:  # looked for here, because pydantic would describe each of 100,000
+        return _refused(raw, _unknown(next(name for name in raw if name not in _KNOWN)))
     try:
         job = Job.model_validate(raw)
     except ValidationError as error:
@@ -232,8 +242,8 @@ def _refusal(job: Job, payload: bytes, arrived_at: datetime) -> Refusal | None:
         return Refusal(
             Code.NOT_SUPPORTED_YET, f"operation: {job.operation.value} is not supported yet; {_supported()} are"
         )
-    if _LONG_NUMBER.search(payload) and _has_long_number(job.body):
-        return Refusal(Code.NUMBER_OUT_OF_RANGE, f"body: {MEANING[Code.NUMBER_OUT_OF_RANGE]}")
+    if _LONG_NUMBER.search(payload) and _has_long_number([job.body, job.metadata]):
+        return Refusal(Code.NUMBER_OUT_OF_RANGE, f"body or metadata: {MEANING[Code.NUMBER_OUT_OF_RANGE]}")
     if job.body.get("background"):
         return Refusal(Code.BACKGROUND_REFUSED, f"body.background: {MEANING[Code.BACKGROUND_REFUSED]}")
     problem = (_metadata_problem(job.metadata) if job.metadata is not None else None) or _body_problem(job)
@@ -277,13 +287,15 @@ def _metadata_problem(metadata: Any) -> str | None:  # noqa: ANN401 any JSON val
     return None
 
 
-def _depth(value: Any) -> int:  # noqa: ANN401 any JSON value
-    depth, level = 0, [value]
-    while level:
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+def _too_deep(value: Mapping[str, Any], text: bytes) -> bool:
+    """Whether an object, and its JSON, has more levels than what follows can hold."""
+    if text.count(b"{") + text.count(b"[") <= _DEPTH:
+        return False
+    level: list[Any] = [value]
+    for _ in range(_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, _HOLDERS)]
         level = [child for children in inner for child in children]
-        depth += 1
-    return depth
+    return bool(level)
 
 
 def storable(value: Any, depth: int) -> bool:  # noqa: ANN401 any JSON value
@@ -308,27 +320,31 @@ def storable(value: Any, depth: int) -> bool:  # noqa: ANN401 any JSON value
 
 def _has_long_number(value: Any) -> bool:  # noqa: ANN401 any JSON value
     """Whether a number was an integer over 64 bits, which the decoder has made a float of."""
+    return any(abs(number) >= _INT64 for number in _floats(value))
+
+
+def _floats(value: Any) -> Iterator[float]:  # noqa: ANN401 any JSON value
     level = [value]
     while level:
         item = level.pop()
         if isinstance(item, dict):
             level.extend(item.values())
-        elif isinstance(item, list):
+        elif isinstance(item, _HOLDERS):
             level.extend(item)
-        elif isinstance(item, float) and abs(item) >= _INT64:
-            return True
-    return False
+        elif isinstance(item, float):
+            yield item
+
+
+def _unknown(name: str) -> Refusal:
+    near = get_close_matches(name[:80], _JOB_FIELDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_JOB_FIELDS)}"
+    return Refusal(Code.UNKNOWN_FIELD, f"{name[:80]}: {hint}")
 
 
 def _explain(error: ValidationError) -> Refusal:
-    """One sentence for the first problem, unknown fields first."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    """One sentence for the first problem."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in problem["loc"]) or "job"
-    if problem["type"] == "extra_forbidden":
-        near = get_close_matches(field, _JOB_FIELDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_JOB_FIELDS)}"
-        return Refusal(Code.UNKNOWN_FIELD, f"{field[:80]}: {hint}")
     return Refusal(Code.INVALID_JOB, f"{field[:80]}: {problem['msg'].removeprefix('Value error, ')}")
 
 

@@ -5,7 +5,7 @@ with the nearest known name, because a mistyped deadline or limit would cost mon
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ MAX_RECORD_BYTES = 1_000_000
 """The largest job record, in bytes."""
 MAX_METADATA_BYTES = 4_096
 """The largest `metadata`, in bytes of compact JSON."""
+MAX_TAGS = 16
 JOB_TYPE = "aibroker.job.v1"
 """`ce_type` of a job."""
 
@@ -24,15 +25,18 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d
 
 
 def instant(value: object) -> datetime:
-    """Return the instant that an RFC 3339 string names; a time zone is required.
+    """Return the instant, in UTC, that an RFC 3339 string names; a time zone is required.
 
     Raises:
         ValueError: With a sentence, if it is none.
     """
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value
-    if isinstance(value, str) and _RFC3339.fullmatch(value):
-        return datetime.fromisoformat(value.upper())
+    try:
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return value.astimezone(UTC)
+        if isinstance(value, str) and _RFC3339.fullmatch(value):
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be an instant of the years 1 to 9999 in UTC") from None
     raise ValueError('must be an RFC 3339 time with its zone, such as "2026-12-01T08:00:00Z"')
 
 
@@ -69,6 +73,12 @@ def _operation(value: object) -> Operation:
         raise ValueError(f"must be one of {', '.join(Operation)}") from None
 
 
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > MAX_TAGS:  # said before each of 100,000 is looked at
+        raise ValueError(f"at most {MAX_TAGS} tags are allowed")
+    return value
+
+
 class Job(BaseModel):
     """One request for inference, as its producer wrote it."""
 
@@ -86,9 +96,9 @@ class Job(BaseModel):
     reply_to: ReplyTopic = "results"
     reply_partition: Annotated[int, Field(ge=0)] | None = None
     metadata: Any = Field(default=None, description=f"JSON up to {MAX_METADATA_BYTES} bytes, echoed in the result.")
-    tags: dict[TagName, TagValue] = Field(
+    tags: Annotated[dict[TagName, TagValue], BeforeValidator(_few)] = Field(
         default_factory=dict,
-        max_length=16,
+        max_length=MAX_TAGS,
         description="To the ledger, for charge-back.",
         json_schema_extra={"additionalProperties": False},
     )
