@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from broker.errors import AibrokerError
 
@@ -36,13 +36,25 @@ class Sent(NamedTuple):
     offset: int
 
 
+class Batch(Protocol):
+    """The library's builder of a batch."""
+
+    def append(
+        self, *, timestamp: None, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> object:
+        """Put a record in; None if it does not fit."""
+
+    def close(self) -> None:
+        """Let nothing more in."""
+
+
 class Receipt(Protocol):
     """Is told what became of a record, by the position that it had in what was handed over."""
 
-    def acknowledged(self, position: int, sent: Sent) -> None:
+    def acknowledged(self, position: int, sent: Sent, /) -> None:
         """It is on a majority of disks."""
 
-    def failed(self, position: int, error: AibrokerError) -> None:
+    def failed(self, position: int, error: AibrokerError, /) -> None:
         """It is not there, or whether it is there is unknown."""
 
 
@@ -54,12 +66,12 @@ class OneReceipt:
     def __init__(self) -> None:
         self.future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
 
-    def acknowledged(self, position: int, sent: Sent) -> None:  # noqa: ARG002 there is one
+    def acknowledged(self, _position: int, sent: Sent, /) -> None:
         """Give the place."""
         if not self.future.done():
             self.future.set_result(sent)
 
-    def failed(self, position: int, error: AibrokerError) -> None:  # noqa: ARG002 there is one
+    def failed(self, _position: int, error: AibrokerError, /) -> None:
         """Raise the error where the future is awaited."""
         if not self.future.done():
             self.future.set_exception(error)
@@ -78,11 +90,11 @@ class ManyReceipt:
         if not count:
             self.future.set_result({})
 
-    def acknowledged(self, position: int, sent: Sent) -> None:  # noqa: ARG002 one future for all
+    def acknowledged(self, _position: int, _sent: Sent, /) -> None:
         """Count it."""
         self._count()
 
-    def failed(self, position: int, error: AibrokerError) -> None:
+    def failed(self, position: int, error: AibrokerError, /) -> None:
         """Keep why."""
         self._failures[position] = error
         self._count()
@@ -98,7 +110,7 @@ class Load:
 
     __slots__ = ("builder", "bytes", "entries")
 
-    def __init__(self, builder: Any) -> None:  # noqa: ANN401 the library has no types
+    def __init__(self, builder: Batch) -> None:
         self.builder = builder
         self.bytes = 0
         self.entries: list[tuple[Receipt, int]] = []
@@ -139,7 +151,7 @@ class Lane:
         self.under_way: Load | None = None
         self.lingering = False
 
-    def add(self, record: Record, receipt: Receipt, position: int, new_batch: Callable[[], Any]) -> bool:
+    def add(self, record: Record, receipt: Receipt, position: int, new_batch: Callable[[], Batch]) -> bool:
         """Put a record into the batch that is being filled; True if that is a new one."""
         if self.open is not None and self.open.add(record, receipt, position):
             return False

@@ -6,13 +6,12 @@ replaced: what was under way then is of unknown fate and fails, to be sent again
 """
 
 import asyncio
-import random
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from broker import producing
 from broker.errors import AibrokerError, ClientClosed, JobRefused, KafkaMissing, TopicMissing, UsageError
 from broker.events import Events
 from broker.kafka import (
@@ -24,13 +23,15 @@ from broker.kafka import (
     producer,
 )
 from broker.lanes import Lane, Lanes, Load, ManyReceipt, OneReceipt, Receipt, Record, Sent
+from broker.producing import STOP_S, Line
+from broker.room import Room
 from broker.settings import Settings
 from schemas.codes import Code
 
 _PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 5.0
 _COUNTS_S = 300.0  # a topic that got more partitions is noticed by then
 _LARGEST = MAX_REQUEST_BYTES - 20_000
+_IN_A_ROW = 250
 
 _events = Events("sending")
 
@@ -55,20 +56,17 @@ class Sending:
         max_records: int = 20_000,
         linger_s: Mapping[str, float] | None = None,
     ) -> None:
-        self._settings, self._make = settings, make
-        self._max_bytes, self._max_records = max_bytes, max_records
+        self._line = Line(settings, make)
         self._linger_s = dict(linger_s or {})
-        self._producer: Any = None
         self._task: asyncio.Task[None] | None = None
         self._closed = self._broken = False
-        self._bytes = self._records = 0
-        self._lanes = Lanes(murmur2, random.randrange)
+        self._room = Room(max_bytes, max_records)
+        self._lanes = Lanes(murmur2, secrets.randbelow)
         self._ready: dict[Lane, None] = {}
         self._unplaced: list[tuple[Record, Receipt, int]] = []
         self._counted_at = 0.0
-        self._wake, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._idle.set()
-        self._door = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._since_yield = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -82,7 +80,7 @@ class Sending:
     @property
     def unacknowledged(self) -> int:
         """How many records have been handed over and are neither acknowledged nor failed."""
-        return self._records
+        return self._room.records
 
     async def start(self) -> None:
         """Connect.
@@ -90,11 +88,9 @@ class Sending:
         Raises:
             KafkaMissing: Kafka does not answer.
         """
-        self._producer = await producing.started(self._settings, self._make)
+        await self._line.start()
         self._task = asyncio.create_task(self._run(), name="sending")
         self._task.add_done_callback(self._ended)
-
-    # Handing over
 
     def try_put(self, record: Record) -> asyncio.Future[Sent] | None:
         """Hand a record over; None if there is no room, so that who must not wait for Kafka keeps it.
@@ -102,29 +98,36 @@ class Sending:
         The future gives where the record stands, or raises: `TopicMissing` if its topic or partition does not exist, `KafkaMissing` if whether it
         was written is unknown. Cancelling the future does not take the record back.
         """
-        return None if self._door.locked() or self._full() else self._put(record)
+        return self._put(record) if self._room.open else None
 
     async def put(self, record: Record) -> asyncio.Future[Sent]:
         """Hand a record over as soon as there is room; return `try_put`'s future."""
+        await self._give_way(1)
         future = self.try_put(record)
         if future is not None:
             return future
-        async with self._door:
-            await self._wait_for_room()
+        async with self._room.entered():
             return self._put(record)
 
     def try_put_many(self, records: Sequence[Record]) -> asyncio.Future[dict[int, AibrokerError]] | None:
         """Hand records over, with one future for all: what failed, by its position in `records`; None if there is no room."""
-        return None if self._door.locked() or self._full() else self._put_many(records)
+        return self._put_many(records) if self._room.open else None
 
     async def put_many(self, records: Sequence[Record]) -> asyncio.Future[dict[int, AibrokerError]]:
         """Hand records over as soon as there is room; return `try_put_many`'s future."""
+        await self._give_way(len(records))
         future = self.try_put_many(records)
         if future is not None:
             return future
-        async with self._door:
-            await self._wait_for_room()
+        async with self._room.entered():
             return self._put_many(records)
+
+    async def _give_way(self, records: int) -> None:
+        """Let the sending task have its turn where records are handed over in a loop that never waits."""
+        self._since_yield += records
+        if self._since_yield >= _IN_A_ROW:
+            self._since_yield = 0
+            await asyncio.sleep(0)
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until everything is acknowledged or has failed; False if it was not in time."""
@@ -132,7 +135,7 @@ class Sending:
             self._ripe(lane)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+                await self._room.emptied()
         except TimeoutError:
             return False
         return True
@@ -151,8 +154,7 @@ class Sending:
         self._fail_all(
             ClientClosed("it was closed before Kafka acknowledged the record; whether it is there is unknown")
         )
-        if self._producer is not None:
-            await producing.stop(self._producer, producing.STOP_S if flushed else 0.0)
+        await self._line.stop(STOP_S if flushed else 0.0)
 
     def _put(self, record: Record) -> asyncio.Future[Sent]:
         receipt = OneReceipt()
@@ -171,23 +173,12 @@ class Sending:
         if self._closed or self._task is None:
             raise ClientClosed("nothing can be sent any more: it was closed")
 
-    def _full(self) -> bool:
-        return self._bytes >= self._max_bytes or self._records >= self._max_records
-
-    async def _wait_for_room(self) -> None:
-        while self._full() and not self._closed:
-            self._room.clear()
-            await self._room.wait()
-
-    # Finding the lane
-
     def _place(self, record: Record, receipt: Receipt, position: int) -> None:
         """Put a record into its lane, or aside if its place is not known."""
-        self._records += 1
-        self._bytes += record.size
-        self._idle.clear()
-        if record.size > _LARGEST:
-            self._fail(record, receipt, position, JobRefused(Code.TOO_LARGE, f"the record has {record.size:,} bytes"))
+        size = record.size
+        self._room.take(size)
+        if size > _LARGEST:
+            self._fail(record, receipt, position, JobRefused(Code.TOO_LARGE, f"the record has {size:,} bytes"))
             return
         lane = self._lanes.find(record)
         if lane is None:
@@ -198,7 +189,7 @@ class Sending:
 
     def _pack(self, lane: Lane, record: Record, receipt: Receipt, position: int) -> None:
         try:
-            opened = lane.add(record, receipt, position, self._producer.create_batch)
+            opened = lane.add(record, receipt, position, self._line.new_batch)
         except (TypeError, ValueError, AttributeError) as error:  # one wrong record must not end the task
             self._fail(record, receipt, position, UsageError(f"the record is none: {error}"))
             return
@@ -211,7 +202,7 @@ class Sending:
         self._look_at(lane)
 
     def _fail(self, record: Record, receipt: Receipt, position: int, error: AibrokerError) -> None:
-        self._release(1, record.size)
+        self._room.give_back(1, record.size)
         receipt.failed(position, error)
 
     def _ripe(self, lane: Lane) -> None:
@@ -222,8 +213,6 @@ class Sending:
         if lane.waiting:
             self._ready[lane] = None
             self._wake.set()
-
-    # The sending task
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -246,7 +235,7 @@ class Sending:
         load = lane.next()
         load.builder.close()
         try:
-            future = await self._producer.send_batch(load.builder, lane.topic, partition=lane.partition)
+            future = await self._line.send(load.builder, lane.topic, lane.partition)
         except (KafkaError, AssertionError) as error:
             self._settle(lane, load, error, 0)
         else:
@@ -259,7 +248,7 @@ class Sending:
 
     def _settle(self, lane: Lane, load: Load, error: BaseException | None, offset: int) -> None:
         lane.under_way = None
-        self._release(len(load.entries), load.bytes)
+        self._room.give_back(len(load.entries), load.bytes)
         if error is None:
             load.acknowledge(lane.topic, lane.partition, offset)
         else:
@@ -269,64 +258,34 @@ class Sending:
             self._wake.set()
         self._look_at(lane)
 
-    def _release(self, records: int, size: int) -> None:
-        self._records -= records
-        self._bytes -= size
-        if not self._full():
-            self._room.set()
-        if not self._records:
-            self._idle.set()
-
     async def _look_up(self) -> None:
         """Ask which topics there are, and place what was put aside; what has no place fails."""
         asked = {record.topic for record, _, _ in self._unplaced}
         try:
-            cluster = await self._producer.client.fetch_all_metadata()
-            for topic in asked:
-                partitions = cluster.partitions_for_topic(topic)
-                if partitions:
-                    await self._introduce(topic)
-                self._lanes.count(topic, len(partitions or ()))
+            counts = await self._line.count(asked)
         except (KafkaError, OSError):
             asyncio.get_running_loop().call_later(_PAUSE_S, self._wake.set)
             return
+        for topic, partitions in counts.items():
+            self._lanes.count(topic, partitions)
         aside, self._unplaced = self._unplaced, []
         for record, receipt, position in aside:
-            if record.topic not in asked:  # it came in the meantime
+            lane = self._lanes.find(record)
+            if lane is not None:
+                self._pack(lane, record, receipt, position)
+            elif record.topic in asked:
+                self._fail(record, receipt, position, TopicMissing(self._lanes.why_not(record)))
+            else:  # it came in the meantime
                 self._unplaced.append((record, receipt, position))
                 self._wake.set()
-                continue
-            lane = self._lanes.find(record)
-            if lane is None:
-                self._fail(record, receipt, position, TopicMissing(self._lanes.why_not(record)))
-            else:
-                self._pack(lane, record, receipt, position)
-
-    async def _introduce(self, topic: str) -> None:
-        """Have the producer know a topic, so that it does not wait for it in the middle of sending."""
-        await self._producer.client.add_topic(topic)
-        if not self._producer.client.cluster.partitions_for_topic(topic):
-            await self._producer.client.force_metadata_update()
-        if not self._producer.client.cluster.partitions_for_topic(topic):
-            raise KafkaError(f"the partitions of {topic} are not known yet")
 
     async def _replace_producer(self) -> None:
-        """Put a new producer in the place of the broken one, however long that takes; what was under way fails."""
-        await producing.stop(self._producer)
+        """Have another producer, however long that takes; what was under way fails."""
+        await self._line.stop()
         for lane in self._lanes.all():
             if lane.under_way is not None:
                 self._settle(lane, lane.under_way, KafkaError("its producer broke"), 0)
-        pause_s = _PAUSE_S
-        while True:
-            try:
-                self._producer = await producing.started(self._settings, self._make)
-                for topic in self._lanes.topics():
-                    await self._introduce(topic)
-                break
-            except (KafkaMissing, KafkaError) as error:
-                _events.warning("producer.missing", why=str(error))
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        await self._line.replace(self._lanes.topics())
         self._broken = False
         self._ready = dict.fromkeys(self._lanes.all())
         _events.info("producer.replaced")
@@ -342,12 +301,11 @@ class Sending:
     def _fail_all(self, error: AibrokerError) -> None:
         for lane in self._lanes.all():
             for load in lane.drain():
-                self._release(len(load.entries), load.bytes)
+                self._room.give_back(len(load.entries), load.bytes)
                 load.fail(error)
         aside, self._unplaced = self._unplaced, []
         for record, receipt, position in aside:
             self._fail(record, receipt, position, error)
-        self._room.set()
 
 
 def _unknown(error: BaseException) -> AibrokerError:

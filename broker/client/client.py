@@ -1,7 +1,7 @@
 """The client: one connection for sending, one consumer for replies, and the calls that users make."""
 
 import asyncio
-import os
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -52,7 +52,7 @@ class Client:
             result = await handle.result(timeout=60)
 
     Args:
-        settings: Where Kafka is, the prefix and the priorities: `broker.settings.load(os.environ)`; defaults where not given.
+        settings: Where Kafka is, the prefix and the priorities, from `broker.settings.load`; defaults where not given.
         kafka: Kafka's addresses, in place of the settings'.
         prefix: The deployment's prefix, in place of the settings'.
         tenant: Who pays for jobs that do not say.
@@ -108,8 +108,6 @@ class Client:
         """Send what is on its way, for at most 10 s, and stop; calls that wait get `ClientClosed`. Jobs go on."""
         self._open = False
         await asyncio.gather(self._sending.aclose(), self._replies.aclose())
-
-    # Submitting
 
     async def submit(self, job: JobLike, *, priority: str = "normal", traceparent: str | None = None) -> Handle:
         """Submit a job; return when Kafka has acknowledged it.
@@ -190,8 +188,6 @@ class Client:
             submitted.count += len(chunk)
         return submitted
 
-    # Afterwards
-
     async def await_result(self, job_id: str, timeout: float | None = None, *, tenant: str | None = None) -> Result:  # noqa: ASYNC109 the caller's own limit, as in asyncio.wait
         """Return the result of a job that this or any other process submitted, also if it has ended long ago.
 
@@ -211,7 +207,7 @@ class Client:
 
     async def cancel(self, job_id: str, reason: str | None = None, *, tenant: str | None = None) -> None:
         """Ask for a job to be cancelled; return when Kafka has the message. Its result says whether that was in time."""
-        await self._control(action=Action.CANCEL, tenant=tenant or self._tenant, job_id=job_id, reason=reason)
+        await self._control({"action": Action.CANCEL, "tenant": tenant, "job_id": job_id, "reason": reason})
 
     async def seal(
         self,
@@ -224,15 +220,8 @@ class Client:
         tenant: str | None = None,
     ) -> None:
         """Say that a batch is complete: it has `total` jobs. Return when Kafka has the message."""
-        await self._control(
-            action=Action.SEAL,
-            tenant=tenant or self._tenant,
-            batch_id=batch_id,
-            total=total,
-            max_cost_usd=max_cost_usd,
-            max_errors=max_errors,
-            reply_to=reply_to,
-        )
+        limits = {"max_cost_usd": max_cost_usd, "max_errors": max_errors, "reply_to": reply_to}
+        await self._control({"action": Action.SEAL, "tenant": tenant, "batch_id": batch_id, "total": total, **limits})
 
     def follow(
         self, batch_id: str, *, total: int | None = None, since: datetime | None = None, tenant: str | None = None
@@ -260,18 +249,19 @@ class Client:
 
     def _ask(self, key: str) -> Record:
         tenant, _, job_id = key.partition("/")
-        return self._record(action=Action.REPLY, tenant=tenant, job_id=job_id, **self._here())
+        return self._record({"action": Action.REPLY, "tenant": tenant, "job_id": job_id, **self._here()})
 
-    async def _control(self, **fields: Any) -> None:  # noqa: ANN401 the model checks them
+    async def _control(self, message: Mapping[str, object]) -> None:
         self._check_open()
-        await acknowledged(self._sending, [self._record(**fields)], self._send_timeout_s)
+        await acknowledged(self._sending, [self._record(message)], self._send_timeout_s)
 
-    def _record(self, **fields: Any) -> Record:  # noqa: ANN401 the model checks them
+    def _record(self, message: Mapping[str, object]) -> Record:
+        given = {name: value for name, value in message.items() if value is not None}
         try:
-            control = Control.model_validate({name: value for name, value in fields.items() if value is not None})
+            control = Control.model_validate({"tenant": self._tenant, **given})
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False)[0]
-            raise UsageError(f"{'.'.join(map(str, problem['loc'])) or fields['action']}: {problem['msg']}") from None
+            raise UsageError(f"{'.'.join(map(str, problem['loc'])) or message['action']}: {problem['msg']}") from None
         subject = control.job_id or control.batch_id or ""
         headers = event_headers(
             CONTROL_TYPE,
@@ -316,5 +306,5 @@ class Client:
 
 def _new_id() -> str:
     """A random UUID; `uuid.uuid4()` takes five times as long."""
-    digits = os.urandom(16).hex()
+    digits = secrets.token_hex(16)
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

@@ -1,6 +1,6 @@
 """Follows a batch: every result of its jobs, from whichever process submitted them, as it is published."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +61,7 @@ class Sieve:
         self._owner = f"{batch.tenant}/".encode()
         self._mark = b'"batch_id":' + orjson.dumps(batch.id)
 
-    def take(self, key: bytes | None, value: bytes | None, headers: Any) -> Result | None:  # noqa: ANN401 the library has no types
+    def take(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Result | None:
         """Return the record's result if it is one of the batch that was not here before."""
         if key is None or value is None or not key.startswith(self._owner) or self._mark not in value:
             return None

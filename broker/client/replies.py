@@ -5,9 +5,10 @@ A result that nobody holds a handle for is dropped.
 """
 
 import asyncio
-import random
+import secrets
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -102,7 +103,7 @@ class Replies:
 
     async def start(self, partitions: int) -> None:
         """Choose a partition at random and begin to read at its end, so that no result of a job that is sent later can be missed."""
-        partition = random.randrange(partitions)  # noqa: S311 spreads clients, keeps no secret
+        partition = secrets.randbelow(partitions)
         self._place = kafka.TopicPartition(self._settings.topic(REPLY_TOPIC), partition)
         self._consumer = kafka.consumer(self._settings, reset="none")
         with kafka.reaching(self._settings):
@@ -133,10 +134,9 @@ class Replies:
             self._task.cancel()
             await asyncio.wait({self._task})
         if self._consumer is not None:
-            stopping = asyncio.create_task(self._consumer.stop())
-            done, _ = await asyncio.wait({stopping}, timeout=_STOP_S)
-            if not done:
-                stopping.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await self._consumer.stop()
         self._fail_all(self._error)
 
     async def _read(self) -> None:
@@ -149,7 +149,7 @@ class Replies:
             for record in records.get(self._place, ()):
                 self._take(record)
 
-    def _take(self, record: Any) -> None:  # noqa: ANN401 the library has no types
+    def _take(self, record: kafka.ConsumerRecord) -> None:
         slot = self._slots.get(record.key) if record.key is not None else None
         if slot is None:
             return
