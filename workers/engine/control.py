@@ -103,7 +103,7 @@ class Controller:
 
 def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Control | NotAJob:
     """Say what a control record asks for."""
-    kind = next((content for name, content in headers if name == "ce_type"), b"").decode("utf-8", "replace")
+    kind = (dict(headers).get("ce_type") or b"").decode("utf-8", "replace")  # a header may have no value
     if kind and kind != CONTROL_TYPE:
         return NotAJob(Code.UNKNOWN_VERSION, f"ce_type is {kind[:80]!r}; {CONTROL_TYPE} is known")
     try:

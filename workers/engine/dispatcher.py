@@ -81,6 +81,7 @@ class Dispatcher:
 
     def stop_job(self, job: str, reason: str) -> None:
         """Tell one job to stop: it ends as cancelled, or waits again where the reason is the shutdown."""
+        self._ready.mark(job, reason)
         running, task = self._under_way.get(job), self._tasks.get(job)
         if running is not None and task is not None and running.stopped is None:
             running.stopped = reason

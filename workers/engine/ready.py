@@ -39,6 +39,7 @@ class ReadyQueue:
         self._limit = settings.worker.ready
         self._registry = registry
         self.first = settings.priorities[0].name
+        self._by_id: dict[str, Ready] = {}
         self.changed = asyncio.Event()  # a job came, or a slot is free: the dispatcher looks
         self.left = asyncio.Event()
 
@@ -58,6 +59,7 @@ class ReadyQueue:
         said = parsed if parsed is not None else parse(claim.payload, claim.arrived_at)
         ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said))
         priority = self._known(claim.priority)
+        self._by_id[claim.id] = ready
         self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline.timestamp())
         self.changed.set()
 
@@ -65,8 +67,15 @@ class ReadyQueue:
         """The next job, None if there is none."""
         ready = self._fair.pop(self.first if only_first else None)
         if ready is not None:
+            self._by_id.pop(ready.claim.id, None)
             self.left.set()
         return ready
+
+    def mark(self, job: str, reason: str) -> None:
+        """Note that a job which waits here was cancelled: it will end without a call."""
+        ready = self._by_id.get(job)
+        if ready is not None:
+            ready.claim.cancel = reason
 
     def settle(self, ready: Ready, used: float) -> None:
         """Correct the estimate of a job that was served, in cost units."""
@@ -83,6 +92,7 @@ class ReadyQueue:
 
     def drain(self) -> list[Ready]:
         """Take everything out."""
+        self._by_id.clear()
         return self._fair.drain()
 
     def _known(self, priority: str) -> str:
