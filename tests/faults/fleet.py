@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Fleet:
     async def stop(self) -> None:
         """Ask all to stop, and wait for it."""
         await asyncio.gather(*(self.stack.stop_worker(member.child) for member in self.members))
+        if wrong := [member.child for member in self.members if member.child.exit_code]:
+            raise RuntimeError(f"workers ended with {[child.exit_code for child in wrong]}; see {wrong[0].log}")
         self.members.clear()
 
     async def kill(self, member: Member) -> Kill:
@@ -63,12 +66,11 @@ class Fleet:
     async def fallen(self) -> list[Kill]:
         """Log the workers that have killed themselves since the last look."""
         gone = [member for member in self.members if not member.child.running]
-        at = time.time()
         for member in gone:
             if member.child.exit_code != _KILLED:
                 raise RuntimeError(f"a worker ended with {member.child.exit_code}; its log is {member.child.log}")
             await self.stack.kill_worker(member.child)
-        return [await self._log(member, at, member.fail_at) for member in gone]
+        return [await self._log(member, _hit_at(member.child), member.fail_at) for member in gone]
 
     async def _log(self, member: Member, at: float, how: str) -> Kill:
         self.members.remove(member)
@@ -111,8 +113,18 @@ def held_by(services: Services, incarnation: str) -> frozenset[str]:
 
 def _incarnation(child: Child) -> str:
     """The incarnation that a worker names in its log when it is ready."""
+    return str(_event(child, "worker.ready")["incarnation"])
+
+
+def _hit_at(child: Child) -> float:
+    """When a worker killed itself, by its log."""
+    return datetime.fromisoformat(str(_event(child, "failpoint.hit")["at"])).timestamp()
+
+
+def _event(child: Child, name: str) -> Mapping[str, Any]:
+    """The first event of that name in a worker's log."""
     for line in child.output().splitlines():
-        event: Mapping[str, Any] = json.loads(line) if line.startswith("{") else {}
-        if event.get("event") == "worker.ready":
-            return str(event["incarnation"])
-    raise RuntimeError(f"a worker does not say which incarnation it is; its log is {child.log}")
+        event: Mapping[str, Any] = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
+        if event.get("event") == name:
+            return event
+    raise RuntimeError(f"a worker does not tell of {name}; its log is {child.log}")

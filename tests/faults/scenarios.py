@@ -23,6 +23,7 @@ OPEN_CALLS = 50
 """A kill at random counts only with so many calls of its victim open."""
 _KILLS = 3
 _LIVING = 2
+_FRESH = 3
 _POLL_S = 0.05
 
 
@@ -42,11 +43,13 @@ def _at_failpoints(chance: random.Random) -> list[str]:
 
 
 async def _replace_fallen(fleet: Fleet, chance: random.Random, jobs: int, over: Callable[[], bool]) -> None:
-    """Put a fresh worker in the place of each that has killed itself, until each has."""
+    """Put fresh workers in the place of those that have killed themselves, until each has."""
     del chance, jobs
     starting: list[asyncio.Task[object]] = []
     while len(fleet.kills) < len(FAILPOINTS) and not over():
-        starting += [asyncio.create_task(fleet.start([""])) for _ in await fleet.fallen()]
+        for _ in await fleet.fallen():
+            if len(starting) < _FRESH:
+                starting.append(asyncio.create_task(fleet.start([""])))
         await asyncio.sleep(_POLL_S)  # nothing tells of a process's end
     await asyncio.gather(*starting)
 
