@@ -21,22 +21,22 @@ LIMIT = 1_000_000
 CONNECT_S = 1.0
 
 
-def over_httpcore() -> Transport:
+def over_httpcore(connect_s: float) -> Transport:
     """The httpx adapter over httpx's own pool: the transport that most others wrap."""
     own = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_connections=None))
-    return HttpxTransport(own, answer_limit_bytes=LIMIT, connect_timeout_s=CONNECT_S)
+    return HttpxTransport(own, answer_limit_bytes=LIMIT, connect_timeout_s=connect_s)
 
 
-ADAPTERS: dict[str, Callable[[], Transport]] = {
-    "rust": lambda: RustTransport(answer_limit_bytes=LIMIT, connect_timeout_s=CONNECT_S),
-    "httpx": lambda: HttpxTransport(answer_limit_bytes=LIMIT, connect_timeout_s=CONNECT_S),
+ADAPTERS: dict[str, Callable[[float], Transport]] = {
+    "rust": lambda connect_s: RustTransport(answer_limit_bytes=LIMIT, connect_timeout_s=connect_s),
+    "httpx": lambda connect_s: HttpxTransport(answer_limit_bytes=LIMIT, connect_timeout_s=connect_s),
     "httpx-httpcore": over_httpcore,
 }
 
 
 @pytest.fixture(params=ADAPTERS)
 async def transport(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
-    made = ADAPTERS[request.param]()
+    made = ADAPTERS[request.param](CONNECT_S)
     yield made
     await made.aclose()
 
@@ -117,7 +117,7 @@ async def serving(behaviour: Behaviour) -> AsyncIterator[Server]:
         await asyncio.gather(*handlers)
 
 
-def a_call(url: str, *, timeout_s: float = 5.0, body: bytes = b'{"model":"m"}') -> Call:
+def a_call(url: str, *, timeout_s: float = 30.0, body: bytes = b'{"model":"m"}') -> Call:
     headers = (("content-type", "application/json"), ("authorization", "Bearer sk-test"), ("x-client-request-id", "1"))
     return Call(url, headers, body, timeout_s)
 
@@ -171,8 +171,9 @@ async def test_a_compressed_answer_is_decompressed(transport: Transport) -> None
         assert (await transport.send(a_call(server.url))).body == b'{"a":1}'
 
 
-async def test_hundreds_of_calls_are_open_at_once(transport: Transport) -> None:
-    calls, everybody_is_here = 300, asyncio.Event()
+@pytest.mark.parametrize("adapter", ADAPTERS)
+async def test_hundreds_of_calls_are_open_at_once(adapter: str) -> None:
+    transport, calls, everybody_is_here = ADAPTERS[adapter](30.0), 300, asyncio.Event()
 
     async def behave(connection: Connection) -> None:
         await connection.request()
@@ -182,9 +183,10 @@ async def test_hundreds_of_calls_are_open_at_once(transport: Transport) -> None:
         await connection.write(whole())
 
     async with serving(behave) as server, asyncio.TaskGroup() as tasks:
-        sent = [tasks.create_task(transport.send(a_call(server.url, timeout_s=30))) for _ in range(calls)]
+        sent = [tasks.create_task(transport.send(a_call(server.url, timeout_s=60))) for _ in range(calls)]
         await asyncio.wait(sent)
     assert {task.result().status for task in sent} == {200}
+    await transport.aclose()
 
 
 # What surely was not sent
@@ -273,11 +275,12 @@ async def test_a_closed_transport_sends_nothing(transport: Transport) -> None:
 # What may have been sent
 
 
-async def cut_before_reading(connection: Connection) -> None:
-    connection.writer.close()
+async def cut_at_the_first_byte(connection: Connection) -> None:
+    await connection.reader.read(1)
 
 
-async def reset_before_reading(connection: Connection) -> None:
+async def reset_at_the_first_byte(connection: Connection) -> None:
+    await connection.reader.read(1)
     connection.reset()
 
 
@@ -316,7 +319,7 @@ async def broken_gzip(connection: Connection) -> None:
 
 
 CUTS = [
-    cut_before_reading, reset_before_reading, cut_after_reading, reset_after_reading, cut_in_the_head,
+    cut_at_the_first_byte, reset_at_the_first_byte, cut_after_reading, reset_after_reading, cut_in_the_head,
     cut_in_the_body, cut_between_chunks, garbage, broken_gzip,
 ]  # fmt: skip
 
@@ -325,6 +328,18 @@ CUTS = [
 async def test_a_line_that_is_cut_leaves_the_outcome_unknown(transport: Transport, behaviour: Behaviour) -> None:
     async with serving(behaviour) as server:
         with pytest.raises(SentUnknown):
+            await transport.send(a_call(server.url))
+        assert server.connections == 1
+
+
+async def test_a_line_that_is_reset_as_soon_as_it_stands_is_tried_once(transport: Transport) -> None:
+    async def reset(connection: Connection) -> None:
+        connection.reset()
+
+    async with serving(reset) as server:
+        with pytest.raises(
+            (NotSent, SentUnknown)
+        ):  # it depends on whether the reset comes before the first byte leaves
             await transport.send(a_call(server.url))
         assert server.connections == 1
 
@@ -359,8 +374,8 @@ async def test_the_time_of_a_call_is_the_whole_time(transport: Transport, behavi
         started = time.monotonic()
         with pytest.raises(SentUnknown):
             await transport.send(a_call(server.url, timeout_s=0.4))
-        assert 0.3 < time.monotonic() - started < 3
-        await asyncio.wait_for(server.hung_up.wait(), 5)
+        assert 0.3 < time.monotonic() - started < 10
+        await asyncio.wait_for(server.hung_up.wait(), 15)
 
 
 async def test_a_kept_connection_that_is_cut_after_reading_is_not_tried_again(transport: Transport) -> None:
@@ -402,20 +417,20 @@ async def test_a_call_that_is_cancelled_ends_at_once_and_hurts_no_other(transpor
 
     async with serving(stall_the_first) as server:
         call = asyncio.create_task(transport.send(a_call(server.url, body=b"the first")))
-        await asyncio.wait_for(server.arrived.wait(), 5)
+        await asyncio.wait_for(server.arrived.wait(), 15)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(call, 1)
+            await asyncio.wait_for(call, 10)
         assert (await transport.send(a_call(server.url))).status == 200
 
 
 async def test_closing_ends_the_calls_under_way_as_unknown(transport: Transport) -> None:
     async with serving(stall_before_the_answer) as server:
         call = asyncio.create_task(transport.send(a_call(server.url)))
-        await asyncio.wait_for(server.arrived.wait(), 5)
+        await asyncio.wait_for(server.arrived.wait(), 15)
         await transport.aclose()
         with pytest.raises(SentUnknown):
-            await asyncio.wait_for(call, 2)
+            await asyncio.wait_for(call, 10)
 
 
 # Lengths that lie, and answers without end
@@ -423,7 +438,7 @@ async def test_closing_ends_the_calls_under_way_as_unknown(transport: Transport)
 
 @pytest.mark.parametrize("adapter", ["rust", "httpx"])  # httpx's own pool does hand it on; its adapter says so
 async def test_what_follows_a_short_length_is_never_the_next_call_s_answer(adapter: str) -> None:
-    transport = ADAPTERS[adapter]()
+    transport = ADAPTERS[adapter](CONNECT_S)
     poisoned = whole(b"{}") + whole(b'{"poison":true}')
     async with serving(answering(poisoned)) as server:
         for _ in range(10):
@@ -482,7 +497,7 @@ async def test_a_proxy_of_the_environment_is_used_except_for_this_machine(
         for name in ("NO_PROXY", "no_proxy", "http_proxy"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1/chat/completions"))
-        transport = ADAPTERS[adapter]()
+        transport = ADAPTERS[adapter](CONNECT_S)
         assert (await transport.send(a_call("http://provider.invalid/v1"))).body == b"proxy"
         assert (await transport.send(a_call(server.url))).body == b"direct"
         await transport.aclose()

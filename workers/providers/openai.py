@@ -38,7 +38,7 @@ class OpenAI:
         self._service_tier = service_tier
         secret = api_key.get_secret_value()
         credential = (("authorization", f"Bearer {secret}"),) if secret else ()
-        self._headers = (("content-type", "application/json"), ("accept", "application/json"), *credential)
+        self._headers = (("content-type", "application/json"), *credential)
 
     def build(self, request: Request, timeout_s: float) -> Call:
         """Put the request on the wire; see `Provider.build`."""

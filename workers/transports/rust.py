@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, PyreqwestError
+from pyreqwest.http import Url
 
 from workers.transports.errors import AnswerTooLarge, NotSent, SentUnknown, TransportError
 from workers.transports.protocol import ANSWER_LIMIT_BYTES, CONNECT_TIMEOUT_S, Call, Reply
@@ -39,6 +40,11 @@ def client(connect_timeout_s: float = CONNECT_TIMEOUT_S, *, proxies: bool = True
 
 
 @lru_cache(maxsize=256)
+def address(url: str) -> tuple[Url, bool]:
+    """The URL, parsed, and whether it is on this machine; `ValueError` where it is none. Targets have few, so it is kept."""
+    return Url(url), is_loopback(url)
+
+
 def is_loopback(url: str) -> bool:
     """Whether the URL is on this machine, where a proxy of the environment is never meant."""
     try:
@@ -79,10 +85,11 @@ class RustTransport:
         if self._closed:
             raise NotSent("The transport is closed; nothing was sent.")
         more_than_kept = self._limit + 1
-        http = self._here if is_loopback(call.url) else self._outside
         try:
+            url, here = address(call.url)
             request = (
-                http.post(call.url)
+                (self._here if here else self._outside)
+                .post(url)
                 .headers(call.headers)
                 .body_bytes(call.body)
                 .timeout(timedelta(seconds=call.timeout_s))

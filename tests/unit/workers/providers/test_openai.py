@@ -41,7 +41,6 @@ def test_each_operation_has_its_path_below_the_base_url(operation: str, path: st
 def test_the_headers_are_those_of_json_the_key_and_the_request() -> None:
     assert dict(OPENAI.build(Request("chat", "m", {}, "uid/1/1.1"), 1.0).headers) == {
         "content-type": "application/json",
-        "accept": "application/json",
         "authorization": f"Bearer {KEY}",
         "x-client-request-id": "uid/1/1.1",
     }
