@@ -60,7 +60,9 @@ class Breaker:
         return None
 
     def refused(self, now: float) -> float:
-        """The credential was refused; return until when it rests."""
+        """The credential was refused; return until when it rests. Calls that were under way when the break began do not prolong it."""
+        if now < self.open_until:
+            return self.open_until
         self.break_s = min(self.break_s * 2, LONGEST_BREAK_S) or FIRST_BREAK_S
         self.open_until = now + self.break_s
         self.probe_until = 0.0

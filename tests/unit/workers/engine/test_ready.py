@@ -1,0 +1,183 @@
+"""What may start here: estimates, deadlines, room, and who is told."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.codec import parse
+from broker.settings import Settings
+from workers.engine.ready import OUTPUT_WEIGHT, ReadyQueue, output_limit
+from workers.engine.registry import Registry
+from workers.stores.protocol import Address, Claim
+
+NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
+BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def claim(name: str, *, priority: str = "normal", tenant: str = "acme", **fields: Any) -> Claim:  # noqa: ANN401 any JSON value
+    return Claim(
+        id=f"{tenant}/{name}",
+        uid=name,
+        generation=1,
+        fence=1,
+        tenant=tenant,
+        job_id=name,
+        priority=priority,
+        payload=orjson.dumps({"body": BODY, **fields}),
+        arrived_at=NOW,
+        replies=(Address("results"),),
+        replies_n=1,
+    )
+
+
+def queue(**worker: int) -> ReadyQueue:
+    return ReadyQueue(Settings.model_validate({"worker": worker}), Registry())
+
+
+def names(ready: ReadyQueue) -> list[str]:
+    return [job.claim.job_id for job in iter(ready.pop, None)]
+
+
+@pytest.mark.parametrize(
+    ("body", "limit"),
+    [
+        ({}, None),
+        ({"max_tokens": 16}, 16),
+        ({"max_output_tokens": 17}, 17),
+        ({"max_tokens": 16, "max_completion_tokens": 18}, 18),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": -5}, None),
+        ({"max_tokens": "16"}, None),
+        ({"max_tokens": None}, None),
+    ],
+)
+def test_the_output_limit_is_what_the_body_asks_for(body: dict[str, object], limit: int | None) -> None:
+    assert output_limit(body) == limit
+
+
+def test_a_job_without_a_deadline_has_that_of_its_priority() -> None:
+    ready = queue()
+    for priority in ("interactive", "normal", "batch"):
+        ready.accept(claim(priority, priority=priority))
+    found = {job.claim.priority: job.deadline - NOW for job in iter(ready.pop, None)}
+    assert found == {
+        "interactive": timedelta(minutes=10),
+        "normal": timedelta(days=1),
+        "batch": timedelta(days=7),
+    }
+
+
+def test_a_deadline_of_the_job_goes_before_that_of_its_priority() -> None:
+    ready = queue()
+    ready.accept(claim("late", deadline="2027-01-01T00:00:00Z"))
+    ready.accept(claim("soon", deadline="2026-12-01T08:05:00Z"))
+    assert names(ready) == ["soon", "late"]
+
+
+def test_a_job_that_was_parsed_is_not_parsed_again() -> None:
+    ready, one = queue(), claim("a")
+    said = parse(one.payload, NOW)
+    ready.accept(one, said)
+    job = ready.pop()
+    assert job is not None
+    assert job.parsed is said
+
+
+def test_a_refused_job_is_ready_to_be_told_so() -> None:
+    ready = queue()
+    ready.accept(claim("a", dedline="x"))
+    job = ready.pop()
+    assert job is not None
+    assert job.parsed.refusal is not None
+    assert job.cost > 0
+
+
+def test_cost_is_the_payload_and_four_times_the_output() -> None:
+    costs = []
+    for limit in (16, 256, 100_000):
+        ready = queue()
+        ready.accept(claim("a", body={**BODY, "max_tokens": limit}))
+        job = ready.pop()
+        assert job is not None
+        costs.append(job.cost - len(job.claim.payload) / 4)
+    assert costs == [OUTPUT_WEIGHT * 16, OUTPUT_WEIGHT * 256, OUTPUT_WEIGHT * 256]
+
+
+def test_room_is_what_fits_and_never_below_nothing() -> None:
+    ready = queue(ready=2)
+    rooms = [ready.room()]
+    for name in "abc":
+        ready.accept(claim(name))
+        rooms.append(ready.room())
+    assert rooms == [2, 1, 0, 0]
+    assert (len(ready), ready.size("normal"), ready.size("batch")) == (3, 3, 0)
+
+
+def test_a_priority_that_was_taken_out_of_the_settings_counts_as_the_last() -> None:
+    ready = queue()
+    ready.accept(claim("a", priority="forgotten"))
+    assert ready.size("forgotten") == ready.size("batch") == 1
+    job = ready.pop()
+    assert job is not None
+    assert job.deadline == NOW + timedelta(days=7)
+    ready.settle(job, 0)
+
+
+def test_the_first_priority_alone_can_be_asked_for() -> None:
+    ready = queue()
+    ready.accept(claim("batch", priority="batch"))
+    assert ready.pop(only_first=True) is None
+    ready.accept(claim("soon", priority="interactive"))
+    job = ready.pop(only_first=True)
+    assert job is not None
+    assert job.claim.job_id == "soon"
+
+
+def test_a_cancelled_job_that_waits_here_is_marked() -> None:
+    ready = queue()
+    ready.accept(claim("a"))
+    ready.mark("acme/a", "a typing error")
+    ready.mark("acme/unknown", "nobody")
+    job = ready.pop()
+    assert job is not None
+    assert job.claim.cancel == "a typing error"
+
+
+def test_who_waits_for_a_job_or_for_room_is_told() -> None:
+    ready = queue()
+    assert not ready.changed.is_set()
+    ready.accept(claim("a"))
+    assert ready.changed.is_set()
+    assert not ready.left.is_set()
+    ready.pop()
+    assert ready.left.is_set()
+
+
+def test_what_was_used_beyond_the_estimate_is_charged_to_the_tenant() -> None:
+    ready = queue()
+    for number in range(20):
+        ready.accept(claim(f"a{number}", tenant="a"))
+        ready.accept(claim(f"b{number}", tenant="b"))
+    first, second = ready.pop(), ready.pop()
+    assert first is not None
+    assert second is not None
+    ready.settle(first, first.cost + 5 * second.cost)
+    assert {job.claim.tenant for job in (ready.pop() for _ in range(4)) if job} == {second.claim.tenant}
+
+
+def test_everything_can_be_taken_out() -> None:
+    ready = queue()
+    for name in "abc":
+        ready.accept(claim(name))
+    assert sorted(job.claim.job_id for job in ready.drain()) == ["a", "b", "c"]
+    assert len(ready) == 0
+
+
+def test_the_age_of_the_next_job_is_told() -> None:
+    ready = queue()
+    assert ready.oldest_s("normal", NOW) == 0
+    ready.accept(claim("a"))
+    assert ready.oldest_s("normal", NOW + timedelta(seconds=12)) == 12
+    assert ready.oldest_s("batch", NOW) == 0
