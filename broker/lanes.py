@@ -163,9 +163,9 @@ class Lane:
         return True
 
     @property
-    def busy(self) -> bool:
-        """Whether a record put in now would have to wait for another batch."""
-        return self.under_way is not None or bool(self.full)
+    def idle(self) -> bool:
+        """Whether a record put in now would not have to wait for another batch."""
+        return self.under_way is None and not self.full and self.open is None
 
     @property
     def waiting(self) -> bool:
@@ -196,9 +196,11 @@ class Lanes:
     Args:
         hashed: Kafka's murmur2 of a key, so that records with one key are where any other client would put them.
         chance: Returns a number from 0 to below its argument.
+        batch_bytes: When a batch is full, about.
     """
 
-    def __init__(self, hashed: Callable[[bytes], int], chance: Callable[[int], int]) -> None:
+    def __init__(self, hashed: Callable[[bytes], int], chance: Callable[[int], int], batch_bytes: int) -> None:
+        self._batch_bytes = batch_bytes
         self._hashed = lru_cache(_KEYS)(hashed)
         self._chance = chance
         self._counts: dict[str, int] = {}
@@ -231,7 +233,7 @@ class Lanes:
         partition = record.partition
         if partition is None:
             if record.key is None:
-                return self._next(record.topic, count)
+                return self._next(record, count)
             partition = (self._hashed(record.key) & 0x7FFFFFFF) % count
         return self._lane(record.topic, partition) if 0 <= partition < count else None
 
@@ -248,12 +250,12 @@ class Lanes:
             lane = self._lanes[topic, partition] = Lane(topic, partition)
         return lane
 
-    def _next(self, topic: str, count: int) -> Lane:
-        """The lane of records without a key: one until its batch is full or under way, then the next, idle ones first."""
-        lane = self._turns.get(topic)
-        if lane is not None and lane.open is not None:
+    def _next(self, record: Record, count: int) -> Lane:
+        """The lane of a record without a key: one until its batch is full or under way, then the next, idle ones first."""
+        lane = self._turns.get(record.topic)
+        if lane is not None and lane.open is not None and lane.open.bytes + record.size <= self._batch_bytes:
             return lane
         first = lane.partition + 1 if lane else self._chance(count)
-        lanes = [self._lane(topic, (first + step) % count) for step in range(count)]
-        self._turns[topic] = chosen = next((lane for lane in lanes if not lane.busy), lanes[0])
+        lanes = [self._lane(record.topic, (first + step) % count) for step in range(count)]
+        self._turns[record.topic] = chosen = next((lane for lane in lanes if lane.idle), lanes[0])
         return chosen

@@ -15,6 +15,7 @@ from typing import Any, Self
 from broker.errors import AibrokerError, ClientClosed, JobRefused, KafkaMissing, TopicMissing, UsageError
 from broker.events import Events
 from broker.kafka import (
+    BATCH_BYTES,
     MAX_REQUEST_BYTES,
     AIOKafkaProducer,
     KafkaError,
@@ -61,7 +62,7 @@ class Sending:
         self._task: asyncio.Task[None] | None = None
         self._closed = self._broken = False
         self._room = Room(max_bytes, max_records)
-        self._lanes = Lanes(murmur2, secrets.randbelow)
+        self._lanes = Lanes(murmur2, secrets.randbelow, BATCH_BYTES)
         self._ready: dict[Lane, None] = {}
         self._unplaced: list[tuple[Record, Receipt, int]] = []
         self._counted_at = 0.0
