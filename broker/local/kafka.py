@@ -63,6 +63,7 @@ class Kafka:
         self._heap_mb = heap_mb
         self.port = ports.choose(port, "Kafka")
         self._controller_port = ports.choose(0, "Kafka's controller")
+        self._command: list[str] = []
         self.child: Child | None = None
 
     @property
@@ -76,20 +77,23 @@ class Kafka:
         Raises:
             LocalError: jars or Java are missing, or it ended before it was ready.
         """
-        jars = await kafka_jars.provide(self._environment, self._children, progress)
-        command = [
-            *_java_command(await java.find(self._environment), self._heap_mb),
-            "-cp",
-            os.pathsep.join(map(str, jars)),
-        ]
+        self._command = await self._java_command(progress)
         data = self._folder / "data"
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = self._folder / "server.properties"
         settings.write_text(properties(data, self.port, self._controller_port))
         if not (data / "meta.properties").exists():
-            await self._format([*command, "kafka.tools.StorageTool"], settings)
-        self.child = self._children.start("kafka", [*command, "kafka.Kafka", str(settings)], self._environment)
+            await self._format(settings)
+        command = self.program("kafka.Kafka", str(settings))
+        self.child = self._children.start("kafka", command, self._environment)
         await self.child.ready(self._answers, _START_S)
+
+    def program(self, main_class: str, *arguments: str) -> list[str]:
+        """Return the command line of one of Kafka's own programs, once Kafka has been started.
+
+        The console producer is `org.apache.kafka.tools.ConsoleProducer`.
+        """
+        return [*self._command, main_class, *arguments]
 
     async def stop(self) -> None:
         """Stop it cleanly."""
@@ -99,25 +103,25 @@ class Kafka:
     async def _answers(self) -> bool:
         return await readiness.port_open(self.port) and await readiness.group_can_join(self.url)
 
-    async def _format(self, storage_tool: list[str], settings: Path) -> None:
+    async def _format(self, settings: Path) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        child = self._children.start(
-            "kafka-format", [*storage_tool, "format", "-t", cluster, "-c", str(settings)], self._environment
-        )
+        command = self.program("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings))
+        child = self._children.start("kafka-format", command, self._environment)
         if not await child.ended(_FORMAT_S) or child.exit_code != 0:
             child.kill()
             raise child.failure("could not prepare its data folder")
 
-
-def _java_command(runtime: Path, heap_mb: int) -> list[str]:
-    quiet = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn"  # 200 lines of settings at every start
-    return [
-        str(runtime),
-        f"-Xmx{heap_mb}m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-XX:+ExitOnOutOfMemoryError",
-        "-Dorg.slf4j.simpleLogger.showDateTime=true",
-        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-        quiet,
-    ]
+    async def _java_command(self, progress: Callable[[str], None]) -> list[str]:
+        jars = await kafka_jars.provide(self._environment, self._children, progress)
+        return [
+            str(await java.find(self._environment)),
+            f"-Xmx{self._heap_mb}m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+            "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",  # 200 lines of settings at every start
+            "-cp",
+            os.pathsep.join(map(str, jars)),
+        ]

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,8 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 from pymongo import AsyncMongoClient
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from broker.local.errors import ServerTooOld, ServerUnreachable
@@ -105,7 +106,7 @@ async def primary(port: int, replica_set: str) -> AsyncIterator[Callable[[], Awa
     A mongod that comes back on another port does not find itself in its own configuration; it is told its new address.
     """
     host = f"{HOST}:{port}"
-    async with AsyncMongoClient[dict[str, Any]](host, directConnection=True, serverSelectionTimeoutMS=2000) as client:
+    async with _asking(f"mongodb://{host}/?directConnection=true", 2.0) as client:
 
         async def answers() -> bool:
             try:
@@ -119,6 +120,11 @@ async def primary(port: int, replica_set: str) -> AsyncIterator[Callable[[], Awa
             return False
 
         yield answers
+
+
+def _asking(url: str, timeout_s: float) -> AsyncMongoClient[dict[str, Any]]:
+    """Return a client for a moment: polling, because a client that is closed while it opens its second monitor leaks that socket."""
+    return AsyncMongoClient(url, serverSelectionTimeoutMS=int(timeout_s * 1000), serverMonitoringMode="poll")
 
 
 async def _configure(client: AsyncMongoClient[dict[str, Any]], replica_set: str, host: str) -> None:
@@ -152,7 +158,9 @@ async def check_mongo(url: str, timeout_s: float = _ASK_S) -> None:
     """
     shown = url.rpartition("@")[2].removeprefix("mongodb://")  # never the password
     try:
-        async with AsyncMongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(timeout_s * 1000)) as client:
+        if url.startswith("mongodb://") and not await _anybody_listens(parse_uri(url)["nodelist"]):
+            raise ServerSelectionTimeoutError("refused")
+        async with _asking(url, timeout_s) as client:
             hello = await client.admin.command("hello")
             version = (await client.admin.command("buildInfo"))["version"]
             if "setName" not in hello and hello.get("msg") != "isdbgrid":
@@ -173,6 +181,11 @@ async def check_mongo(url: str, timeout_s: float = _ASK_S) -> None:
         ) from error
 
 
+async def _anybody_listens(nodes: Iterable[tuple[str, int]]) -> bool:
+    """Ask before PyMongo does: it would try for the whole time-out where one look is enough."""
+    return any([await port_open(port, host) for host, port in nodes])
+
+
 async def http_answers(url: str, path: str) -> bool:
     """Whether `GET path` is answered with 200."""
     at = urlsplit(url)
@@ -187,10 +200,10 @@ async def http_answers(url: str, path: str) -> bool:
     return status.split(b" ")[1:2] == [b"200"]
 
 
-async def port_open(port: int) -> bool:
+async def port_open(port: int, host: str = HOST) -> bool:
     """Whether anybody listens: cheap, so it is asked before anything that costs more."""
     try:
-        _, writer = await asyncio.open_connection(HOST, port)
+        _, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     writer.close()

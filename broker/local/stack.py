@@ -15,7 +15,7 @@ from broker.local.errors import LocalError
 from broker.local.folder import Addresses, Pids
 from broker.local.kafka import HEAP_MB, Kafka
 from broker.local.mongod import Mongod
-from broker.local.processes import Child, Children, until
+from broker.local.processes import Child, Children
 from broker.local.provider import Simulator
 
 _WORKER_START_S = 60
@@ -164,14 +164,6 @@ class Stack:
         await server.start(self._progress)
         self._write()
 
-    async def a_death(self) -> LocalError:
-        """Wait until a server or worker has ended by itself, and return the error that says so."""
-        while True:
-            for child in self._alive():
-                if not child.running:
-                    return child.failure(f"ended with code {child.exit_code}")
-            await until(lambda: any(not child.running for child in self._alive()), within_s=3600)
-
     def _make_servers(self, data: Path, children: Children) -> None:
         plan = self._plan
         if plan.kafka is None:
@@ -216,10 +208,6 @@ class Stack:
     def _forget(self, *workers: Child) -> None:
         self._workers = [worker for worker in self._workers if worker not in workers]
         self._write()
-
-    def _alive(self) -> list[Child]:
-        servers = (self.kafka, self.mongod, self.simulator)
-        return [*(server.child for server in servers if server and server.child), *self._workers]
 
     def _write(self) -> None:
         data_folder.write(self.folder, self.addresses)
