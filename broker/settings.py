@@ -264,10 +264,10 @@ def _sentences(
 ) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_context=False):
         place = tuple(str(part) for part in problem["loc"])
-        where = sources.get(place)
-        if where is None:
-            known = next((place[:n] for n in range(len(place), -1, -1) if place[:n] in lines), ())
-            where = f"{path}:{lines.get(known, 1)}"
+        known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
+        siblings = [variable for other, variable in sources.items() if other[:-1] == place[:-1]]
+        beside = siblings[0] if siblings and len(known) < len(place) - 1 else None
+        where = sources.get(place) or beside or f"{path}:{lines.get(known, 1)}"
         reason = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
         yield f"{where}: {'.'.join(place) or 'settings'}: {reason}; deploy/settings.yaml says what is allowed"
 
