@@ -1,5 +1,6 @@
 """A log line is an event: a literal dotted name plus fields, one JSON object a line; never a prompt, a completion or a secret."""
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -48,7 +49,10 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # a lone surrogate or a long integer, which the standard library writes
+            return json.dumps(line, default=str, skipkeys=True)
 
 
 def to_stream(level: str, stream: TextIO | None = None) -> None:

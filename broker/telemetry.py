@@ -197,10 +197,10 @@ class _LoggedMetrics(MetricExporter):
         for resource in metrics_data.resource_metrics:
             for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                 for point in metric.data.data_points:
-                    value = getattr(point, "value", None)
-                    self._events.info(
-                        "metric", metric=metric.name, value=value, attributes=dict(point.attributes or {})
-                    )
+                    names = [name for name in ("value", "count", "sum", "min", "max") if hasattr(point, name)]
+                    figures = {name: getattr(point, name) for name in names}
+                    attributes = dict(point.attributes or {})
+                    self._events.info("metric", metric=metric.name, attributes=attributes, **figures)
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 theirs
