@@ -63,6 +63,8 @@ READS_THE_ENVIRONMENT = {"broker/cli/application.py", "workers/__main__.py"}
 
 OWNS_TASKS = {
     "broker/cli/machine.py",  # the one task that signals cancel
+    "broker/client/replies.py",  # reads replies for as long as the client is open, ended by `aclose`
+    "broker/client/submission.py",  # waits for the source's next job, cancelled in the same `try`
     "broker/sending.py",  # the sending task, ended by `aclose`
     "workers/engine/publisher.py",  # publishing goes on beside the finisher; `flush` waits for it
 }
