@@ -20,7 +20,6 @@ from broker.cli.formats import Format, meaning, result_line
 from broker.cli.invocation import Invocation
 from broker.cli.upload import Upload, ends_of
 from broker.errors import AibrokerError
-from broker.lanes import Record
 from broker.local.stack import Plan, Stack
 from broker.settings import Settings
 
@@ -109,7 +108,7 @@ async def _through(settings: Settings, shipped: Path, data: Path) -> int:
         for name, lines in sent.items():
             async with Upload.to(settings, name) as upload:
                 for line in lines:
-                    await upload.put(Record(settings.topic(f"jobs.{name}"), line))
+                    await upload.put(line)
                 await upload.flush()
         try:
             async with asyncio.timeout(_LONGEST_S), database.opened(settings) as opened:

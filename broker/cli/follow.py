@@ -42,8 +42,15 @@ class Followed:
             screen.write_table("Did not succeed", ["state", "code", "jobs", "what to do"], rows)
 
 
-async def follow(settings: Settings, priority: str, ends: Ends, batches: Batches) -> Followed:
+async def follow(settings: Settings, priority: str, ends: Ends, batches: Batches, *, theirs_alone: bool) -> Followed:
     """Stay until all jobs of these (tenant, batch) have ended, showing how far they are.
+
+    Args:
+        settings: Where Kafka and MongoDB are.
+        priority: Whose workers read what was sent.
+        ends: Where its topic ended after the sending.
+        batches: How many jobs were sent for each.
+        theirs_alone: No other jobs can be in these batches, so that none is missing once there are as many as were sent.
 
     Raises:
         MongoMissing: It cannot be reached; the jobs go on.
@@ -52,30 +59,32 @@ async def follow(settings: Settings, priority: str, ends: Ends, batches: Batches
     async with database.opened(settings) as opened, kafka.admin(settings) as admin:
         with screen.progress() as bars:
             bar = bars.add_task("jobs ended", total=sum(batches.values()))
-            remarks = _Remarks(opened, sum(batches.values()))
-            read = not batches
+            total = sum(batches.values())
+            remarks = _Remarks(opened, total)
+            unread = 1 if batches else 0
             while True:
                 begun = time.monotonic()
-                read = read or await _read_up_to(admin, settings.group(priority), ends)
+                unread = unread and await _unread(admin, settings.group(priority), ends)
                 states = await database.state_counts(opened, queries.batch_counts(batches))
                 ended = sum(count for state, count in states.items() if state in queries.TERMINAL)
                 bars.update(bar, completed=ended)
-                if read and ended == sum(states.values()):
+                all_there = not unread or (theirs_alone and sum(states.values()) >= total)
+                if all_there and ended == sum(states.values()):
                     break
-                await remarks.make(ended)
+                await remarks.make(ended, unread)
                 await asyncio.sleep(max(_SHORTEST_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - begun)))
         codes = await database.listed(opened, "jobs", queries.batch_codes(batches))
     return Followed(states, [queries.code_row(entry) for entry in codes])
 
 
-async def _read_up_to(admin: kafka.AIOKafkaAdminClient, group: str, ends: Ends) -> bool:
-    """Whether the workers' group has read, and kept, everything before `ends`."""
+async def _unread(admin: kafka.AIOKafkaAdminClient, group: str, ends: Ends) -> int:
+    """How many records before `ends` the workers' group has not read and kept."""
     try:
         done = await admin.list_consumer_group_offsets(group)
     except kafka.KafkaError:  # its coordinator moves or is being made; asked again in a moment
-        return False
+        return sum(ends.values())
     offsets = {place: offset.offset for place, offset in done.items()}
-    return all(offsets.get(place, 0) >= end for place, end in ends.items())
+    return sum(max(0, end - max(0, offsets.get(place, 0))) for place, end in ends.items())
 
 
 @dataclass(slots=True)
@@ -86,7 +95,7 @@ class _Remarks:
     total: int
     said_at: float = 0.0
 
-    async def make(self, ended: int) -> None:
+    async def make(self, ended: int, unread: int) -> None:
         if not self.said_at:
             self.said_at = time.monotonic()
         if time.monotonic() - self.said_at < _REMARK_S:
@@ -96,4 +105,7 @@ class _Remarks:
         if not alive:
             screen.say("no worker is alive; start one with `aibroker worker`, or everything with `aibroker up`")
         else:
-            screen.say(f"{min(ended, self.total):,} of {self.total:,} jobs have ended; Ctrl-C stops only the watching")
+            reading = f", about {unread:,} records are not read yet" if unread else ""
+            screen.say(
+                f"{min(ended, self.total):,} of {self.total:,} jobs have ended{reading}; Ctrl-C stops only the watching"
+            )

@@ -59,7 +59,7 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     """Write a table; numbers and amounts stand at the right."""
     cells = [[cell(value) for value in row] for row in rows]
     numeric = [all(_is_number(row[place]) for row in cells) for place in range(len(columns))]
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", show_header=any(columns))
     for name, right in zip(columns, numeric, strict=True):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in cells:

@@ -53,7 +53,9 @@ def status(
 
 def show(found: dict[str, Any]) -> None:
     """Write what was found as a table of two columns."""
-    rows = [(name.replace("_", " "), value) for name, value in found.items() if value is not None and name != "states"]
+    rows = [
+        (name.replace("_", " "), value) for name, value in found.items() if value not in (None, []) and name != "states"
+    ]
     states = [(f"  {name}", count) for name, count in (found.get("states") or {}).items()]
     title = f"Batch {found['batch_id']}" if "states" in found else f"Job {found['job_id']}"
     screen.write_table(title, ["", ""], [*_readable(rows), *states])

@@ -11,9 +11,10 @@ from typing import Annotated, Any, BinaryIO
 import typer
 from rich.progress import Progress, TaskID
 
+from broker import kafka
 from broker.cli import files, screen
 from broker.cli.durations import duration, rfc3339
-from broker.cli.follow import Followed, follow
+from broker.cli.follow import follow
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.lines import JobLine, RefusedLine, Terms, read_line, too_long
 from broker.cli.seen import Seen
@@ -63,19 +64,23 @@ def submit(  # noqa: PLR0913 each is an option of the command
     """  # noqa: D301 the escape tells typer to keep the lines below it
     invocation: Invocation = context.obj
     deadline = rfc3339(datetime.now(UTC) + duration(ttl)) if ttl else None
+    settings = None if check else invocation.settings(data)
+    chosen = _priority(settings, priority) if settings else ""
+    ends: dict[kafka.TopicPartition, int] = {}
     with files.opened(file, sys.stdin.buffer) as opened, screen.progress() as bars:
         terms = Terms(batch or files.fingerprint(opened), tenant, deadline)
         reading = _Reading(opened, terms, bars, as_json=as_json)
-        if check:
+        if settings is None:
             reading.to_the_end()
-            followed = None
         else:
-            settings = invocation.settings(data)
-            followed = asyncio.run(_send(settings, _priority(settings, priority), reading, follow_it=follow_it))
+            ends = asyncio.run(_send(settings, chosen, reading, seal=follow_it))
     reading.report(sent=not check)
-    if followed is not None:
+    all_well = not reading.refused
+    if settings is not None and follow_it:
+        followed = asyncio.run(follow(settings, chosen, ends, reading.batches, theirs_alone=batch is None))
         followed.report(as_json=as_json)
-    if reading.refused or (followed is not None and not followed.all_succeeded):
+        all_well = all_well and followed.all_succeeded
+    if not all_well:
         raise typer.Exit(1)
 
 
@@ -86,17 +91,17 @@ def _priority(settings: Settings, wanted: str | None) -> str:
     return wanted or names[-1]
 
 
-async def _send(settings: Settings, priority: str, reading: "_Reading", *, follow_it: bool) -> Followed | None:
+async def _send(
+    settings: Settings, priority: str, reading: "_Reading", *, seal: bool
+) -> dict[kafka.TopicPartition, int]:
+    """Send what can be sent; return where the topic ends then."""
     async with Upload.to(settings, priority) as upload:
         for line in reading.jobs():
             await upload.send(line)
         await upload.flush()
-        if not follow_it:
-            return None
-        for (tenant, batch_id), total in reading.batches.items():
+        for (tenant, batch_id), total in reading.batches.items() if seal else ():
             await upload.seal(tenant, batch_id, total)
-        ends = await upload.ends()
-    return await follow(settings, priority, ends, reading.batches)
+        return await upload.ends()
 
 
 @dataclass(slots=True)

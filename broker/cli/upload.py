@@ -1,6 +1,7 @@
 """Sends jobs to their priority's topic in constant memory, again where it is unknown whether one arrived: its id makes that harmless."""
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,10 +26,12 @@ _FLUSH_S = 120.0
 class Upload:
     """What is being sent to one topic; get one by `Upload.to`."""
 
-    def __init__(self, settings: Settings, sending: Sending, topic: str) -> None:
+    def __init__(self, settings: Settings, sending: Sending, priority: str, partitions: int) -> None:
         self._settings = settings
         self._sending = sending
-        self._topic = topic
+        self._topic = settings.topic(f"jobs.{priority}")
+        self._partitions = partitions
+        self._turn = random.randrange(partitions)  # noqa: S311 spreads load, keeps no secret
         self._chunk: list[Record] = []
         self._ahead: deque[tuple[list[Record], asyncio.Future[dict[int, AibrokerError]]]] = deque()
 
@@ -42,10 +45,11 @@ class Upload:
             TopicMissing: The topic is not there.
         """
         name = f"jobs.{priority}"
-        if name not in await kafka.partition_counts(settings):
+        partitions = (await kafka.partition_counts(settings)).get(name)
+        if not partitions:
             raise TopicMissing(f"there is no topic {settings.topic(name)}: make it with `aibroker topics`")
         async with Sending(settings, max_bytes=_ROOM_BYTES, max_records=_ROOM_RECORDS) as sending:
-            yield cls(settings, sending, settings.topic(name))
+            yield cls(settings, sending, priority, partitions)
 
     async def send(self, line: JobLine) -> None:
         """Hand a job over; waits while too much is under way.
@@ -53,13 +57,15 @@ class Upload:
         Raises:
             KafkaMissing: Kafka did not take some, tried again and again.
         """
-        await self.put(Record(self._topic, orjson.dumps(line.job)))
+        await self.put(orjson.dumps(line.job))
 
-    async def put(self, record: Record) -> None:
-        """Hand a record over as `send` does."""
-        self._chunk.append(record)
+    async def put(self, value: bytes) -> None:
+        """Hand a record's bytes over as `send` does a job."""
+        # Chunks go round the partitions, so that all workers read of one file.
+        self._chunk.append(Record(self._topic, value, partition=self._turn))
         if len(self._chunk) >= _CHUNK:
             await self._hand_over()
+            self._turn = (self._turn + 1) % self._partitions
 
     async def flush(self) -> None:
         """Wait until all is acknowledged.
