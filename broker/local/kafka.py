@@ -10,9 +10,9 @@ from broker.local import java, kafka_jars, ports, readiness
 from broker.local.processes import Child, Children
 
 HEAP_MB = 384
-_START_S = 90
+_START_S = 180
 _STOP_S = 20
-_FORMAT_S = 60
+_FORMAT_S = 120
 _LARGEST_RECORD = 4_194_304  # so that a record over our own limit can arrive, and be told so
 
 _PROPERTIES = """\

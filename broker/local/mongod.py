@@ -10,7 +10,7 @@ from broker.local.errors import MongodMissing
 from broker.local.processes import Child, Children
 
 REPLICA_SET = "aibroker"
-_START_S = 60
+_START_S = 120
 _STOP_S = 20
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from broker.local import ports, readiness
 from broker.local.processes import Child, Children
 
-_START_S = 30
+_START_S = 60
 _STOP_S = 10
 
 

@@ -18,7 +18,7 @@ from broker.local.mongod import Mongod
 from broker.local.processes import Child, Children
 from broker.local.provider import Simulator
 
-_WORKER_START_S = 60
+_WORKER_START_S = 120
 _READY = '"worker.ready"'
 
 Server = Kafka | Mongod | Simulator
@@ -131,7 +131,7 @@ class Stack:
         `environment` goes on top of the plan's; it holds at least AIBROKER_KAFKA and AIBROKER_MONGO.
 
         Raises:
-            LocalError: one of them ended first, or was not ready within a minute; those of this call are stopped again.
+            LocalError: one of them ended first, or was not ready within two minutes; those of this call are stopped again.
         """
         children = self._children
         if children is None:
