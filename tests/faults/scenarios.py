@@ -2,11 +2,12 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import LEASE_S, Fleet
 from tests.faults.history import Kill
 from tests.faults.reading import read_stats
 
@@ -25,6 +26,8 @@ _KILLS = 3
 _LIVING = 2
 _FRESH = 3
 _POLL_S = 0.05
+_QUIET_S = 2 * LEASE_S
+"""So long without a call, and there is nothing left to disturb."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,16 @@ async def _replace_fallen(fleet: Fleet, chance: random.Random, jobs: int, over: 
 
 async def _kill_at_random(fleet: Fleet, chance: random.Random, jobs: int, over: Callable[[], bool]) -> None:
     """Kill at moments that are spread over the run, each victim with enough calls open; another worker takes its place."""
-    base = fleet.services.first_call
     moments = [jobs * (place + chance.random()) / (_KILLS + 1) * 0.8 for place in range(_KILLS)]
     starting: list[asyncio.Task[object]] = []
-    for moment in moments:
-        while not over():
-            calls = (await asyncio.to_thread(read_stats, fleet.services))["calls"] - base
-            if calls >= moment and await _kill_one(fleet, chance):
-                starting.append(asyncio.create_task(fleet.start([""])))
-                break
-            await asyncio.sleep(_POLL_S)  # the simulator tells nobody of its calls
+    calls, counted_at = 0, time.monotonic()
+    while len(starting) < _KILLS and time.monotonic() - counted_at < _QUIET_S and not over():
+        before, calls = calls, (await asyncio.to_thread(read_stats, fleet.services))["calls"]
+        if calls > before:
+            counted_at = time.monotonic()
+        if calls - fleet.services.first_call >= moments[len(starting)] and await _kill_one(fleet, chance):
+            starting.append(asyncio.create_task(fleet.start([""])))
+        await asyncio.sleep(_POLL_S)  # the simulator tells nobody of its calls
     await asyncio.gather(*starting)
 
 
