@@ -87,7 +87,7 @@ class MongoWorld:
 
     def store(self, owner: str) -> MongoStore:
         """A worker's store."""
-        return MongoStore(self.client[self.name], owner, timeout_s=2)
+        return MongoStore(self.client[self.name], owner)
 
     async def document(self, id_: str) -> Document:
         """What is stored of a job; empty when nothing is."""

@@ -40,15 +40,10 @@ class LeaseVerbs(Connection):
 
     async def expired_leases(self) -> list[Lease]:
         """Leases of others, not fenced, that the server's clock says have run out."""
-        query = {
-            **_LIVING,
-            "_id": {"$ne": self.owner},
-            "$expr": {"$lt": ["$until", "$$NOW"]},
-            "until": {"$type": "date"},
-        }
+        query = {**_LIVING, "until": {"$type": "date"}, "$expr": {"$lt": ["$until", "$$NOW"]}}
         with answered(self.timeout_s):
             found = await self.workers.find(query, {"until": 1}).to_list(None)
-        return [Lease(lease["_id"], lease["until"]) for lease in found]
+        return [Lease(lease["_id"], lease["until"]) for lease in found if lease["_id"] != self.owner]
 
     async def fence(self, lease: Lease) -> bool:
         """Declare one dead, by equality on the `until` that was read; False: it renewed, or another was faster."""
