@@ -1,16 +1,16 @@
-"""From a record's bytes to a job and from a result to a record: every decision about what is a job is made here, purely.
+"""From a record's bytes to a job: every decision about what is a job is made here, purely; the other way is `outgoing.py`.
 
 What cannot be read, or names no valid id or tenant, is `NotAJob` and goes to `jobs.dead`. A job that can be read but not run carries a
-`Refusal`, which becomes its `rejected` result. Headers follow CloudEvents 1.0, Kafka binding, binary mode; structured mode is read too.
+`Refusal`, which becomes its `rejected` result. CloudEvents 1.0 is read in binary and in structured mode.
 """
 
 import hashlib
 import math
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,11 +18,9 @@ import orjson
 import re2
 from pydantic import ValidationError
 
+from broker.json_values import DEPTH, floats, has_long_number, storable, too_deep
 from schemas.codes import MEANING, Code
 from schemas.job import JOB_TYPE, MAX_METADATA_BYTES, MAX_RECORD_BYTES, NOT_SUPPORTED_YET, Job, Operation
-from schemas.money import plain
-from schemas.result import MAX_RESULT_BYTES, RESULT_TYPE
-from schemas.usage import USAGE_TYPE
 
 Headers = Sequence[tuple[str, bytes]]
 """Kafka headers."""
@@ -35,10 +33,7 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _REPLY = re.compile(r"results(\.[a-zA-Z0-9._-]{1,100})?")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LONG_NUMBER = re2.compile(rb"\d{19}")  # linear, and about 1 us a kB
-_INT64 = 2**63
 _METADATA_DEPTH = 50
-_HOLDERS = (dict, list, tuple)
-_DEPTH = 200  # what both the JSON encoder and a document can hold
 _JOB_FIELDS = tuple(Job.model_fields)
 _KNOWN = frozenset(_JOB_FIELDS)
 
@@ -151,10 +146,10 @@ def check(raw: Mapping[str, Any], now: datetime) -> Job | Refusal:
         return Refusal(Code.UNDECODABLE, f"the job cannot be written as JSON: {error}")
     if len(payload) > MAX_RECORD_BYTES:
         return Refusal(Code.TOO_LARGE, f"the job has {len(payload):,} bytes; {MAX_RECORD_BYTES:,} are allowed")
-    if b"null" in payload and any(not math.isfinite(number) for number in _floats(raw)):
+    if b"null" in payload and any(not math.isfinite(number) for number in floats(raw)):
         return Refusal(Code.UNDECODABLE, "the job holds NaN or an infinity, which are no JSON; leave them out")
-    if _too_deep(raw, payload):
-        return Refusal(Code.UNDECODABLE, f"the job is nested deeper than {_DEPTH} levels; flatten it")
+    if too_deep(raw, payload):
+        return Refusal(Code.UNDECODABLE, f"the job is nested deeper than {DEPTH} levels; flatten it")
     parsed = _parse(raw, payload, now)
     if parsed.job is None:
         return parsed.refusal or Refusal(Code.INVALID_JOB, MEANING[Code.INVALID_JOB])
@@ -169,8 +164,8 @@ def _open(value: bytes, named: Mapping[str, bytes]) -> tuple[dict[str, Any], byt
         return NotAJob(Code.UNDECODABLE, f"the record is not JSON: {error}; {MEANING[Code.UNDECODABLE]}")
     if not isinstance(raw, dict):
         return NotAJob(Code.UNDECODABLE, f"the record is a JSON {_kind(raw)}; {MEANING[Code.UNDECODABLE]}")
-    if _too_deep(raw, value):
-        return NotAJob(Code.UNDECODABLE, f"the record is nested deeper than {_DEPTH} levels; flatten it")
+    if too_deep(raw, value):
+        return NotAJob(Code.UNDECODABLE, f"the record is nested deeper than {DEPTH} levels; flatten it")
     content = named.get("content-type", b"")
     if not content.startswith(b"application/cloudevents"):
         event_id = named.get("ce_id")
@@ -242,7 +237,7 @@ def _refusal(job: Job, payload: bytes, arrived_at: datetime) -> Refusal | None:
         return Refusal(
             Code.NOT_SUPPORTED_YET, f"operation: {job.operation.value} is not supported yet; {_supported()} are"
         )
-    if _LONG_NUMBER.search(payload) and _has_long_number([job.body, job.metadata]):
+    if _LONG_NUMBER.search(payload) and has_long_number([job.body, job.metadata]):
         return Refusal(Code.NUMBER_OUT_OF_RANGE, f"body or metadata: {MEANING[Code.NUMBER_OUT_OF_RANGE]}")
     if job.body.get("background"):
         return Refusal(Code.BACKGROUND_REFUSED, f"body.background: {MEANING[Code.BACKGROUND_REFUSED]}")
@@ -287,54 +282,6 @@ def _metadata_problem(metadata: Any) -> str | None:  # noqa: ANN401 any JSON val
     return None
 
 
-def _too_deep(value: Mapping[str, Any], text: bytes) -> bool:
-    """Whether an object, and its JSON, has more levels than what follows can hold."""
-    if text.count(b"{") + text.count(b"[") <= _DEPTH:
-        return False
-    level: list[Any] = [value]
-    for _ in range(_DEPTH):
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, _HOLDERS)]
-        level = [child for children in inner for child in children]
-    return bool(level)
-
-
-def storable(value: Any, depth: int) -> bool:  # noqa: ANN401 any JSON value
-    """Whether a document can hold a JSON value: integers of 64 bits, no U+0000 in names, at most `depth` levels."""
-    level = [value]
-    for _ in range(depth):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                if any("\0" in name for name in item):
-                    return False
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-            elif isinstance(item, int) and not -_INT64 <= item < _INT64:
-                return False
-        if not inner:
-            return True
-        level = inner
-    return False
-
-
-def _has_long_number(value: Any) -> bool:  # noqa: ANN401 any JSON value
-    """Whether a number was an integer over 64 bits, which the decoder has made a float of."""
-    return any(abs(number) >= _INT64 for number in _floats(value))
-
-
-def _floats(value: Any) -> Iterator[float]:  # noqa: ANN401 any JSON value
-    level = [value]
-    while level:
-        item = level.pop()
-        if isinstance(item, dict):
-            level.extend(item.values())
-        elif isinstance(item, _HOLDERS):
-            level.extend(item)
-        elif isinstance(item, float):
-            yield item
-
-
 def _unknown(name: str) -> Refusal:
     near = get_close_matches(name[:80], _JOB_FIELDS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_JOB_FIELDS)}"
@@ -354,76 +301,3 @@ def _kind(value: object) -> str:
 
 def _text(content: bytes) -> str:
     return content.decode("utf-8", "replace")
-
-
-def encode(document: Mapping[str, Any]) -> bytes:
-    """JSON of a result or a ledger row as it is stored: instants end in Z, amounts are plain decimal strings."""
-    return orjson.dumps(document, default=_amount, option=orjson.OPT_UTC_Z)
-
-
-def encode_result(result: Mapping[str, Any]) -> bytes:
-    """JSON of a result; without its output where that would make the record too large."""
-    value = encode(result)
-    if len(value) <= MAX_RESULT_BYTES:
-        return value
-    small = {name: content for name, content in result.items() if name not in {"output", "output_text"}}
-    return encode({**small, "output_in": "jobs"})
-
-
-def _amount(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not know
-    to_decimal = getattr(value, "to_decimal", None)
-    if to_decimal is None:
-        raise TypeError(type(value).__name__)
-    return plain(to_decimal())
-
-
-def event_headers(
-    kind: str, event_id: str, subject: str, source: str, *, at: datetime, trace: str | None
-) -> list[tuple[str, bytes]]:
-    """CloudEvents headers in binary mode."""
-    headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_type", kind.encode()),
-        ("ce_source", source.encode()),
-        ("ce_id", event_id.encode()),
-        ("ce_subject", subject.encode()),
-        ("ce_time", at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
-        ("content-type", b"application/json"),
-    ]
-    if trace:
-        headers.append(("traceparent", trace.encode()))
-    return headers
-
-
-def result_headers(result: Mapping[str, Any], key: str, source: str, trace: str | None) -> list[tuple[str, bytes]]:
-    """Headers of a result; `ce_id` is `<tenant>/<job id>/<generation>`, so that a result sent again is the same event."""
-    event_id = f"{key}/{result['generation']}"
-    return event_headers(RESULT_TYPE, event_id, key, source, at=result["finished_at"], trace=trace)
-
-
-def usage_headers(row: Mapping[str, Any], source: str, trace: str | None) -> list[tuple[str, bytes]]:
-    """Headers of a usage event; `ce_id` is the row's `_id`."""
-    return event_headers(
-        USAGE_TYPE, row["_id"], f"{row['tenant']}/{row['job_id']}", source, at=row["recorded_at"], trace=trace
-    )
-
-
-def usage_event(row: Mapping[str, Any]) -> bytes:
-    """JSON of a usage event: the row, its `_id` as `id`."""
-    return encode({("id" if name == "_id" else name): content for name, content in row.items()})
-
-
-def dead_headers(
-    headers: Iterable[tuple[str, bytes]], why: NotAJob, place: Place, now: datetime
-) -> list[tuple[str, bytes]]:
-    """The record's own headers, and why it is no job."""
-    kept = [(name, content) for name, content in headers if not name.startswith("aibroker-")]
-    return [
-        *kept,
-        ("aibroker-reason", why.code.value.encode()),
-        ("aibroker-message", why.message.encode("utf-8", "replace")),
-        ("aibroker-topic", place.topic.encode()),
-        ("aibroker-partition", str(place.partition).encode()),
-        ("aibroker-offset", str(place.offset).encode()),
-        ("aibroker-at", now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
-    ]

@@ -11,6 +11,7 @@
     ├── ResultTimeout            result_timeout         retry         (the job goes on)
     ├── ResultLost               result_lost            retry         (the reply was not kept; ask again by id)
     ├── ClientClosed             client_closed          no retry
+    ├── TransportError           a failed call          see workers/transports/errors.py
     └── LocalError               local_*                see broker/local/errors.py
 
 Each has a stable `code`, says by `retryable` whether the same call may succeed later, and its message is a sentence with the remedy.

@@ -55,13 +55,21 @@ RELEASE_AT_ONCE = 500
 FLUSH_S = 10.0
 
 
+@dataclass(slots=True, frozen=True)
+class Around:
+    """What a worker has around it: where it reports, the id of its Kafka, and the books of quotas."""
+
+    telemetry: Telemetry
+    cluster: str
+    books: MongoBooks
+
+
 @dataclass(slots=True)
 class Parts:
     """Everything that runs, and what has to be given back."""
 
     settings: Settings
     store: MongoStore
-    sending: Sending
     kafka_in: KafkaIn
     readers: list[Reader]
     taker: Taker
@@ -72,7 +80,6 @@ class Parts:
     controller: Controller
     tender: Tender
     pressure: Pressure
-    telemetry: Telemetry
 
     def ticks(self) -> Mapping[str, float]:
         """When each loop ticked last."""
@@ -107,53 +114,34 @@ async def serve(settings: Settings) -> None:
         telemetry = Telemetry(settings.telemetry, incarnation, Random())  # noqa: S311 sampling is no secret
         async with Sending(settings) as sending:
             store = MongoStore(database, incarnation)
-            parts = _build(settings, store, sending, telemetry, cluster.id, MongoBooks(database))
+            parts = _build(settings, store, sending, Around(telemetry, cluster.id, MongoBooks(database)))
             await _run(parts, events)
         telemetry.close()
     finally:
         await mongo.close(client)
 
 
-def _build(  # noqa: PLR0917 what a composition root puts together
-    settings: Settings, store: MongoStore, sending: Sending, telemetry: Telemetry, cluster: str, books: MongoBooks
-) -> Parts:
-    worker, names = settings.worker, [priority.name for priority in settings.priorities]
-    failpoints, registry, gates = Failpoints(settings.fail_at, Events("worker.failpoints")), Registry(), Gates(Random())  # noqa: S311 jitter
+def _build(settings: Settings, store: MongoStore, sending: Sending, around: Around) -> Parts:
+    failpoints, registry = Failpoints(settings.fail_at, Events("worker.failpoints")), Registry()
     ready = ReadyQueue(settings, registry)
     known = Topics(lambda: kafka.partition_counts(settings))
     publisher = Publisher(store, sending, settings, failpoints)
     finisher = Finisher(store, publisher, registry, busy=lambda: len(ready) > 0, failpoints=failpoints)
-    audit = Audit(store, registry, ready)
-    leases = Leases(store, settings.lease_s, audit.run)
+    leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
+    names = [priority.name for priority in settings.priorities]
     taker = Taker(store, names, ready=ready, registry=registry, leases=leases)
-    holds = Holds(settings.quotas, books, store.owner)
+    holds = Holds(settings.quotas, around.books, store.owner)
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
-    caller = Caller(
-        store=store,
-        publisher=publisher,
-        leases=leases,
-        providers={
-            name: REGISTRY[provider.kind](provider.base_url, provider.api_key, service_tier=provider.service_tier)
-            for name, provider in settings.providers.items()
-        },
-        transport=TRANSPORTS[settings.transport](),
-        gates=gates,
-        ratios=Ratios(),
-        telemetry=telemetry,
-        failpoints=failpoints,
-        release=lambda key: publisher.start(_released(store, key)),
-        events=Events("worker.call"),
-    )
+    caller = _caller(settings, store, publisher, leases, failpoints, around)
     pipeline = Pipeline(Admission(guards, known), Router(settings, Prices(settings.prices)), holds, caller)
     dispatcher = Dispatcher(
         pipeline.process,
-        slots=worker.slots,
-        reserved_share=worker.reserved_share,
+        settings.worker,
         ready=ready,
         registry=registry,
         finisher=finisher,
         leases=leases,
-        telemetry=telemetry,
+        telemetry=around.telemetry,
     )
     intake = Intake(
         settings,
@@ -167,36 +155,47 @@ def _build(  # noqa: PLR0917 what a composition root puts together
         topics=known,
         failpoints=failpoints,
     )
-    controller = Controller(
-        settings,
-        store,
-        sending=sending,
-        publisher=publisher,
-        topics=known,
-        stop_job=dispatcher.stop_job,
-        running=lambda: len(dispatcher),
-    )
-    kafka_in = KafkaIn(settings, controller.handle)
+    controller = Controller(settings, store, sending=sending, publisher=publisher, topics=known, dispatcher=dispatcher)
     readers = [
-        Reader(name, intake, cluster=cluster, records=worker.read_records, failpoints=failpoints) for name in names
+        Reader(name, intake, cluster=around.cluster, records=settings.worker.read_records, failpoints=failpoints)
+        for name in names
     ]
     pressure = Pressure(settings, store, readers, ready)
-    telemetry.watch(pressure.gauges)
+    around.telemetry.watch(pressure.gauges)
     return Parts(
-        settings,
-        store,
-        sending,
-        kafka_in,
-        readers,
-        taker,
-        dispatcher,
-        finisher,
-        publisher,
-        leases,
-        controller,
-        Tender(holds, store.release),
-        pressure,
-        telemetry,
+        settings=settings,
+        store=store,
+        kafka_in=KafkaIn(settings, controller.handle),
+        readers=readers,
+        taker=taker,
+        dispatcher=dispatcher,
+        finisher=finisher,
+        publisher=publisher,
+        leases=leases,
+        controller=controller,
+        tender=Tender(holds, store.release),
+        pressure=pressure,
+    )
+
+
+def _caller(  # noqa: PLR0917 what the stage that spends money depends on
+    settings: Settings, store: MongoStore, publisher: Publisher, leases: Leases, failpoints: Failpoints, around: Around
+) -> Caller:
+    return Caller(
+        store=store,
+        publisher=publisher,
+        leases=leases,
+        providers={
+            name: REGISTRY[provider.kind](provider.base_url, provider.api_key, service_tier=provider.service_tier)
+            for name, provider in settings.providers.items()
+        },
+        transport=TRANSPORTS[settings.transport](),
+        gates=Gates(Random()),  # noqa: S311 jitter is no secret
+        ratios=Ratios(),
+        telemetry=around.telemetry,
+        failpoints=failpoints,
+        release=lambda key: publisher.start(_released(store, key)),
+        events=Events("worker.call"),
     )
 
 

@@ -18,12 +18,13 @@ from workers.engine.publisher import Publisher
 from workers.engine.ready import ASSUMED_OUTPUT, output_limit
 from workers.gates import Gates
 from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running
+from workers.providers.errors import failure_without_reply
 from workers.providers.protocol import Answer, ErrorClass, Failure, Provider, Request, Tokens
 from workers.quota.protocol import Hold
 from workers.route import Target
-from workers.settle import ledger_row, request_id
+from workers.settle import Attempt, ledger_row, request_id
 from workers.stores.protocol import Fate, Store
-from workers.transports.errors import AnswerTooLarge, NotSent, SentUnknown
+from workers.transports.errors import NotSent, TransportError
 from workers.transports.protocol import Call, Transport
 
 SHORT_WAIT_S = 2.0
@@ -149,13 +150,9 @@ class Caller:
         sent_before, running.sent = running.sent, True
         try:
             reply = await self._stoppable(running, self.transport.send(call))
-        except NotSent as error:
-            running.sent = sent_before
-            return Failure(ErrorClass.NOT_SENT, Code.NOT_SENT, str(error))
-        except SentUnknown as error:
-            return Failure(ErrorClass.SENT_UNKNOWN, Code.OUTCOME_UNKNOWN, str(error))
-        except AnswerTooLarge as error:
-            return Failure(ErrorClass.FAILED, Code.ANSWER_TOO_LARGE, str(error), final=True, spent=True)
+        except TransportError as error:
+            running.sent = sent_before if isinstance(error, NotSent) else True
+            return failure_without_reply(error)
         except (Ended, Postponed):
             await self._spent(running, target, "cancelled", None)
             raise
@@ -186,19 +183,9 @@ class Caller:
         elif not tokens.cache_read_input_tokens:
             self.ratios.learn(target.model, claim.tenant, len(claim.payload), tokens.input_tokens)
         cost = target.price.cost(tokens)
-        row = ledger_row(
-            running,
-            target,
-            n=running.calls,
-            tokens=tokens,
-            outcome="succeeded",
-            estimated=estimated,
-            incarnation=self.store.owner,
-            day=hold.day,
-            provider_ms=round(seconds * 1000),
-            cost=cost,
-            answer=answer,
-        )
+        milliseconds = round(seconds * 1000)
+        attempt = Attempt(running.calls, tokens, "succeeded", estimated, milliseconds, hold.day, answer)
+        row = ledger_row(running, target, attempt, cost=cost, incarnation=self.store.owner)
         self.telemetry.used(
             target.provider,
             target.model,
@@ -214,7 +201,7 @@ class Caller:
         self.events.debug(
             "call.failed", job=running.ready.claim.id, error_class=failure.error_class.value, code=failure.code
         )
-        if failure.error_class is ErrorClass.SENT_UNKNOWN or failure.spent or failure.usage is not None:
+        if failure.spent or failure.usage is not None:
             await self._spent(running, target, failure.error_class.value, failure.usage)
         breaker, now = self.gates.breaker(target.credential), time.time()
         if failure.error_class is not ErrorClass.CREDENTIAL:
@@ -254,18 +241,8 @@ class Caller:
     async def _spent(self, running: Running, target: Target, outcome: str, usage: Tokens | None) -> None:
         """Put what an attempt without an answer has cost, or may have cost, on the ledger before the job moves on."""
         tokens = usage or self.estimate(running, target)
-        row = ledger_row(
-            running,
-            target,
-            n=running.calls,
-            tokens=tokens,
-            outcome=outcome,
-            estimated=usage is None,
-            incarnation=self.store.owner,
-            day=None,
-            provider_ms=running.provider_ms,
-            cost=target.price.cost(tokens),
-        )
+        attempt = Attempt(running.calls, tokens, outcome, usage is None, running.provider_ms)
+        row = ledger_row(running, target, attempt, cost=target.price.cost(tokens), incarnation=self.store.owner)
         await self.publisher.record_now([row])
 
 

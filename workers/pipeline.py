@@ -40,9 +40,9 @@ class Pipeline:
                 ready.revoke = hold.revoke
             return await self._settle(running, target, answered)
         except Ended as end:
-            return ended(ready.claim, running, end)
+            return ended(ready, running, end)
         except CannotBuild as error:
-            return ended(ready.claim, running, Ended(Status.REJECTED, Code(error.code), str(error)))
+            return ended(ready, running, Ended(Status.REJECTED, Code(error.code), str(error)))
         except Postponed as wait:
             return _waiting(ready, running, wait)
         finally:
@@ -75,7 +75,7 @@ class Pipeline:
             blocked = Ended(
                 Status.REJECTED, Code.BLOCKED, f"the answer was blocked by a guard; {MEANING[Code.BLOCKED]}"
             )
-            return ended(running.ready.claim, running, blocked, row=answered.row)
+            return ended(running.ready, running, blocked, row=answered.row)
         if verdict.body is not answer.document:
             answered = replace(answered, answer=answer._replace(document=verdict.body))
         return succeeded(running, target, answered)

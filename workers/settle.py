@@ -4,6 +4,7 @@ Instants are cut to milliseconds before they are stored, because a document hold
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,9 +12,8 @@ from typing import Any
 from bson import Decimal128
 
 from broker.codec import Decoded, Refusal
-from schemas.job import Job
 from schemas.result import Status
-from workers.engine.ready import OUTPUT_WEIGHT
+from workers.engine.ready import OUTPUT_WEIGHT, Ready
 from workers.outcome import Answered, Ended, Running
 from workers.providers.protocol import Answer, Tokens
 from workers.route import Target
@@ -38,25 +38,26 @@ def units_of(result: Mapping[str, Any]) -> float:
     return float(used["input_tokens"] + OUTPUT_WEIGHT * used["output_tokens"])
 
 
-def ledger_row(  # noqa: PLR0913 a row has many sources
-    running: Running,
-    target: Target,
-    *,
-    n: int,
-    tokens: Tokens,
-    outcome: str,
-    estimated: bool,
-    incarnation: str,
-    day: str | None,
-    provider_ms: int,
-    cost: Decimal,
-    answer: Answer | None = None,
+@dataclass(slots=True, frozen=True)
+class Attempt:
+    """What a row says of one call: the `n`-th under its fence, and whether its counts are our estimate."""
+
+    n: int
+    tokens: Tokens
+    outcome: str
+    estimated: bool
+    provider_ms: int
+    quota_day: str | None = None
+    answer: Answer | None = None
+
+
+def ledger_row(
+    running: Running, target: Target, attempt: Attempt, *, cost: Decimal, incarnation: str
 ) -> dict[str, Any]:
     """One row of the ledger, not billed yet."""
-    claim, now = running.ready.claim, cut(datetime.now(UTC))
-    tier = (answer.service_tier if answer else None) or target.service_tier
+    claim, answer, now = running.ready.claim, attempt.answer, cut(datetime.now(UTC))
     return {
-        "_id": request_id(claim, n),
+        "_id": request_id(claim, attempt.n),
         "at": now,
         "recorded_at": now,
         "tenant": claim.tenant,
@@ -72,18 +73,18 @@ def ledger_row(  # noqa: PLR0913 a row has many sources
         "response_id": answer.response_id if answer else None,
         "request_id": answer.request_id if answer else None,
         "region": target.region,
-        "service_tier": tier,
-        "outcome": outcome,
+        "service_tier": (answer.service_tier if answer else None) or target.service_tier,
+        "outcome": attempt.outcome,
         "finish_reasons": list(answer.finish_reasons) if answer else [],
-        **counts(tokens),
+        **counts(attempt.tokens),
         "cost_usd": Decimal128(cost),
         "price_id": target.price.id,
         "billed": False,
-        "estimated": estimated,
+        "estimated": attempt.estimated,
         "incarnation": incarnation,
-        "quota_day": day,
+        "quota_day": attempt.quota_day,
         "queued_ms": _milliseconds(claim.arrived_at, running.started_at),
-        "provider_ms": provider_ms,
+        "provider_ms": attempt.provider_ms,
         "tags": dict(running.job.tags),
     }
 
@@ -96,7 +97,7 @@ def request_id(claim: Claim, n: int) -> str:
 def succeeded(running: Running, target: Target, answered: Answered) -> Finish:
     """The outcome of a job that was answered."""
     row = {**answered.row, "billed": True}
-    result = _result(running.ready.claim, running.job, running, Status.SUCCEEDED, row=row)
+    result = _result(running.ready, running, Status.SUCCEEDED, row=row)
     result["attempts"] += 1
     result["target"] = _target(target, answered.answer)
     if answered.answer.storable:
@@ -108,10 +109,10 @@ def succeeded(running: Running, target: Target, answered: Answered) -> Finish:
     )
 
 
-def ended(claim: Claim, running: Running | None, end: Ended, *, row: dict[str, Any] | None = None) -> Finish:
+def ended(ready: Ready, running: Running | None, end: Ended, *, row: dict[str, Any] | None = None) -> Finish:
     """The outcome of a job that ends without an answer that its producer gets; `row`: what its last attempt cost all the same."""
-    billed = {**row, "billed": True} if row is not None else None
-    result = _result(claim, running.job if running else None, running, end.status, row=billed)
+    claim, billed = ready.claim, {**row, "billed": True} if row is not None else None
+    result = _result(ready, running, end.status, row=billed)
     result["code"], result["message"] = end.code.value, end.message
     return Finish(claim.id, claim.fence, end.status.value, result, billed, keep_payload=True)
 
@@ -137,17 +138,15 @@ def refused_result(decoded: Decoded, refusal: Refusal, now: datetime) -> dict[st
     }
 
 
-def _result(
-    claim: Claim, job: Job | None, running: Running | None, status: Status, *, row: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    now = cut(datetime.now(UTC))
+def _result(ready: Ready, running: Running | None, status: Status, *, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    claim, now = ready.claim, cut(datetime.now(UTC))
     used = {name: row[name] for name in counts(NOTHING)} if row else counts(NOTHING)
     started = running.started_at if running else now
     result: dict[str, Any] = {
         "job_id": claim.job_id,
         "tenant": claim.tenant,
         "generation": claim.generation,
-        "operation": job.operation.value if job else "chat",
+        "operation": ready.parsed.operation,
         "status": status.value,
         "usage": used,
         "cost_usd": row["cost_usd"] if row else Decimal128(Decimal(0)),
@@ -159,7 +158,7 @@ def _result(
             "provider_ms": running.provider_ms if running else 0,
             "total_ms": _milliseconds(claim.arrived_at, now),
         },
-        "metadata": job.metadata if job else None,
+        "metadata": ready.parsed.metadata,
         "finished_at": now,
     }
     if claim.batch_id is not None:

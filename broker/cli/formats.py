@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from broker import codec
+from broker import outgoing
 from broker.cli.lines import CUSTOM_ID, URL_OF_OPERATION
 from schemas.codes import MEANING, Code
 
@@ -41,7 +41,7 @@ def result_line(document: Mapping[str, Any], wanted: Format) -> bytes:
     """One line of output for a finished job's document, without its line end."""
     own = custom_id(document)
     if wanted is Format.RESULT or (wanted is Format.AUTO and own is None):
-        return codec.encode(document["result"])
+        return outgoing.encode(document["result"])
     return openai_line(document, own if own is not None else str(document["job_id"]))
 
 
@@ -50,7 +50,7 @@ def openai_line(document: Mapping[str, Any], own_id: str) -> bytes:
     result = document["result"]
     body = _body(result)
     succeeded = result["status"] == "succeeded"
-    return codec.encode(
+    return outgoing.encode(
         {
             "id": f"batch_req_{_digest(document)}",
             "custom_id": own_id,

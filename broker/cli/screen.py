@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from broker import codec
+from broker import outgoing
 from broker.cli.durations import rfc3339
 from schemas.money import plain
 
@@ -51,7 +51,7 @@ def flush() -> None:
 
 def write_json(document: Mapping[str, Any]) -> None:
     """Write a document as a line of JSON: amounts as plain decimal strings, instants in UTC."""
-    write_line(codec.encode(document))
+    write_line(outgoing.encode(document))
     flush()
 
 

@@ -17,9 +17,10 @@ from broker.client.handle import Handle
 from broker.client.jobs import Form, JobLike, Prepared, Refused, prepare
 from broker.client.replies import REPLY_TOPIC, Replies, Slot
 from broker.client.submission import Flow, Jobs, OnRefused, Submitted, acknowledged, keep
-from broker.codec import digest, event_headers
+from broker.codec import digest
 from broker.errors import ClientClosed, JobRefused, TopicMissing, UsageError
 from broker.lanes import Record
+from broker.outgoing import event_headers
 from broker.sending import Sending
 from broker.settings import Settings
 from broker.topics import missing_topic

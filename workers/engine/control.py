@@ -7,18 +7,20 @@ late one does nothing.
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import orjson
 from pydantic import ValidationError
 
-from broker.codec import NotAJob, dead_headers
+from broker.codec import NotAJob
 from broker.events import Events
 from broker.lanes import Record as Outgoing
+from broker.outgoing import dead_headers
 from broker.sending import Sending
 from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.control import CONTROL_TYPE, NOT_SUPPORTED_YET, Action, Control
+from workers.engine.dispatcher import Dispatcher
 from workers.engine.intake import Record
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
@@ -40,16 +42,14 @@ class Controller:
         sending: Sending,
         publisher: Publisher,
         topics: Topics,
-        stop_job: Callable[[str, str], None],
-        running: Callable[[], int],
+        dispatcher: Dispatcher,
     ) -> None:
         self._settings = settings
         self._store = store
         self._sending = sending
         self._publisher = publisher
         self._topics = topics
-        self._stop_job = stop_job
-        self._running = running
+        self._dispatcher = dispatcher
         self._events = Events("worker.control")
         self.ticked_at = time.monotonic()
 
@@ -58,11 +58,11 @@ class Controller:
         while True:
             await asyncio.sleep(LOOK_S)
             self.ticked_at = time.monotonic()
-            if not self._running():
+            if not self._dispatcher.has_work():
                 continue
             try:
                 for job, reason in await self._store.cancelled():
-                    self._stop_job(job, reason or MEANING[Code.CANCELLED])
+                    self._dispatcher.stop_job(job, reason or MEANING[Code.CANCELLED])
             except StoreUnknownError as error:
                 self._events.warning("control.unknown", reason=str(error))
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from broker.events import Events
+from broker.settings import Worker
 from broker.telemetry import Telemetry
 from schemas.codes import Code
 from schemas.result import Status
@@ -32,16 +33,14 @@ class Dispatcher:
 
     Args:
         process: The pipeline.
-        slots: How many jobs run at once.
-        reserved_share: The share of the slots that only the first priority may use.
+        worker: How many jobs run at once, and the share of these slots that only the first priority may use.
     """
 
     def __init__(
         self,
         process: Process,
+        worker: Worker,
         *,
-        slots: int,
-        reserved_share: float,
         ready: ReadyQueue,
         registry: Registry,
         finisher: Finisher,
@@ -49,8 +48,8 @@ class Dispatcher:
         telemetry: Telemetry,
     ) -> None:
         self._process = process
-        self._slots = slots
-        self._shared_slots = slots - int(slots * reserved_share)
+        self._slots = worker.slots
+        self._shared_slots = worker.slots - int(worker.slots * worker.reserved_share)
         self._ready = ready
         self._registry = registry
         self._finisher = finisher
@@ -64,6 +63,10 @@ class Dispatcher:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def has_work(self) -> bool:
+        """Whether jobs run here or wait for a slot."""
+        return bool(self._tasks) or len(self._ready) > 0
 
     async def run(self) -> None:
         """Start what may start until `stop`, then wait for what runs."""
@@ -118,7 +121,7 @@ class Dispatcher:
             outcome = None
         except Exception as error:  # noqa: BLE001 the edge: whatever a stage did, its job ends and its siblings go on
             self._events.error("job.internal_error", error, job=claim.id)
-            outcome = ended(claim, None, Ended(Status.FAILED, Code.INTERNAL))
+            outcome = ended(ready, None, Ended(Status.FAILED, Code.INTERNAL))
         finally:
             self._tasks.pop(claim.id, None)
             self._ready.changed.set()
@@ -134,7 +137,7 @@ class Dispatcher:
                 self._finisher.finish(claim, outcome, ready.revoke)
                 self._ready.settle(ready, units_of(outcome.result))
             case Waiting():
-                cancelled = ended(claim, None, Ended(Status.CANCELLED, Code.CANCELLED))
+                cancelled = ended(ready, None, Ended(Status.CANCELLED, Code.CANCELLED))
                 self._finisher.wait(outcome, lambda: self._finisher.finish(claim, cancelled))
                 self._ready.settle(ready, 0.0)
             case None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from broker.codec import encode
 from broker.events import Events
+from broker.outgoing import encode
 from schemas.codes import MEANING, Code
 from schemas.result import Status
 from workers.engine.batcher import Batcher

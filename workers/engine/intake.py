@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from broker.codec import Decoded, NotAJob, Place, Refusal, dead_headers, decode, encode_result, result_headers
+from broker.codec import Decoded, NotAJob, Place, Refusal, decode
 from broker.errors import AibrokerError
 from broker.events import Events
 from broker.lanes import Record as Outgoing
 from broker.lanes import Sent
+from broker.outgoing import dead_headers, encode_result, result_headers
 from broker.sending import Sending
 from broker.settings import Settings
 from schemas.codes import MEANING, Code

@@ -9,10 +9,10 @@ from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from broker.codec import encode_result, result_headers, usage_event, usage_headers
 from broker.errors import AibrokerError, TopicMissing
 from broker.events import Events
 from broker.lanes import Record
+from broker.outgoing import encode_result, result_headers, usage_event, usage_headers
 from broker.sending import Sending
 from broker.settings import Settings
 from workers.engine.failpoints import Failpoints

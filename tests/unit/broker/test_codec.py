@@ -12,25 +12,8 @@ from bson import Decimal128
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.codec import (
-    Decoded,
-    NotAJob,
-    Parsed,
-    Place,
-    Refusal,
-    check,
-    dead_headers,
-    decode,
-    digest,
-    encode,
-    encode_result,
-    made_id,
-    parse,
-    result_headers,
-    storable,
-    usage_event,
-    usage_headers,
-)
+from broker.codec import Decoded, NotAJob, Parsed, Place, Refusal, check, decode, digest, made_id, parse, storable
+from broker.outgoing import dead_headers, encode, encode_result, result_headers, usage_event, usage_headers
 from schemas.codes import Code
 from schemas.job import MAX_RECORD_BYTES, Job
 from schemas.result import MAX_RESULT_BYTES

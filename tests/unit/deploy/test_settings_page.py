@@ -19,7 +19,7 @@ def models(annotation: object) -> Iterator[type[BaseModel]]:
         yield from models(inner)
 
 
-def unnamed(model: type[BaseModel], page: Any) -> Iterator[str]:
+def unnamed(model: type[BaseModel], page: Any) -> Iterator[str]:  # noqa: ANN401 whatever YAML holds
     """Fields of a model that the page does not name; lists and tables show their first entry."""
     for name, field in model.model_fields.items():
         if name not in page:

@@ -1,0 +1,85 @@
+"""From a result, a ledger row or a dead letter to a record: JSON of what is stored, and CloudEvents 1.0 headers in Kafka's binary mode."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from broker.codec import NotAJob, Place
+from schemas.money import plain
+from schemas.result import MAX_RESULT_BYTES, RESULT_TYPE
+from schemas.usage import USAGE_TYPE
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """JSON of a result or a ledger row as it is stored: instants end in Z, amounts are plain decimal strings."""
+    return orjson.dumps(document, default=_amount, option=orjson.OPT_UTC_Z)
+
+
+def encode_result(result: Mapping[str, Any]) -> bytes:
+    """JSON of a result; without its output where that would make the record too large."""
+    value = encode(result)
+    if len(value) <= MAX_RESULT_BYTES:
+        return value
+    small = {name: content for name, content in result.items() if name not in {"output", "output_text"}}
+    return encode({**small, "output_in": "jobs"})
+
+
+def _amount(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not know
+    to_decimal = getattr(value, "to_decimal", None)
+    if to_decimal is None:
+        raise TypeError(type(value).__name__)
+    return plain(to_decimal())
+
+
+def event_headers(
+    kind: str, event_id: str, subject: str, source: str, *, at: datetime, trace: str | None
+) -> list[tuple[str, bytes]]:
+    """CloudEvents headers in binary mode."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", kind.encode()),
+        ("ce_source", source.encode()),
+        ("ce_id", event_id.encode()),
+        ("ce_subject", subject.encode()),
+        ("ce_time", at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+        ("content-type", b"application/json"),
+    ]
+    if trace:
+        headers.append(("traceparent", trace.encode()))
+    return headers
+
+
+def result_headers(result: Mapping[str, Any], key: str, source: str, trace: str | None) -> list[tuple[str, bytes]]:
+    """Headers of a result; `ce_id` is `<tenant>/<job id>/<generation>`, so that a result sent again is the same event."""
+    event_id = f"{key}/{result['generation']}"
+    return event_headers(RESULT_TYPE, event_id, key, source, at=result["finished_at"], trace=trace)
+
+
+def usage_headers(row: Mapping[str, Any], source: str, trace: str | None) -> list[tuple[str, bytes]]:
+    """Headers of a usage event; `ce_id` is the row's `_id`."""
+    return event_headers(
+        USAGE_TYPE, row["_id"], f"{row['tenant']}/{row['job_id']}", source, at=row["recorded_at"], trace=trace
+    )
+
+
+def usage_event(row: Mapping[str, Any]) -> bytes:
+    """JSON of a usage event: the row, its `_id` as `id`."""
+    return encode({("id" if name == "_id" else name): content for name, content in row.items()})
+
+
+def dead_headers(
+    headers: Iterable[tuple[str, bytes]], why: NotAJob, place: Place, now: datetime
+) -> list[tuple[str, bytes]]:
+    """The record's own headers, and why it is no job."""
+    kept = [(name, content) for name, content in headers if not name.startswith("aibroker-")]
+    return [
+        *kept,
+        ("aibroker-reason", why.code.value.encode()),
+        ("aibroker-message", why.message.encode("utf-8", "replace")),
+        ("aibroker-topic", place.topic.encode()),
+        ("aibroker-partition", str(place.partition).encode()),
+        ("aibroker-offset", str(place.offset).encode()),
+        ("aibroker-at", now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+    ]
