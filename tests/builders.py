@@ -89,7 +89,7 @@ def an_answer(content: str = "hi", tokens: Sequence[int] | None = (10, 0, 0, 5, 
     """A good reply of the memory provider."""
     message = {"role": "assistant", "content": content}
     output = {"id": "memory-1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    wire = {"output": output} if tokens is None else {"output": output, "tokens": tokens}
+    wire = {"output": output} if tokens is None else {"output": output, "tokens": list(tokens)}
     return Reply(200, {"x-request-id": "req-1"}, orjson.dumps(wire))
 
 
