@@ -111,7 +111,7 @@ def _is(file: Path, sha256: str) -> bool:
 def main() -> None:
     """Fetch every pinned jar into the folder that the first argument names."""
     from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 of use to this process only, and takes 0.3 s
-    from jgo.maven import MavenContext  # noqa: PLC0415
+    from jgo.maven import MavenContext  # noqa: PLC0415 the same
 
     folder = Path(sys.argv[1])
 
