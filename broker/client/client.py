@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -74,6 +75,7 @@ class Client:
         self._settings = Settings.model_validate(base | {k: v for k, v in given.items() if v is not None})
         self._tenant = tenant
         self._send_timeout_s = send_timeout_s
+        self._new_id = _ids()
         self._counts: dict[str, int] = {}
         self._started_at = datetime.now(UTC)
         self._sending = Sending(self._settings)
@@ -289,7 +291,7 @@ class Client:
         if priority not in self._priorities:
             raise UsageError(f"there is no priority {priority!r}; there are {', '.join(self._priorities)}")
         filled = {"tenant": self._tenant, **common}
-        return Form(self._settings.topic(f"jobs.{priority}"), self._settings.source, filled, _new_id, trace)
+        return Form(self._settings.topic(f"jobs.{priority}"), self._settings.source, filled, self._new_id, trace)
 
     def _track(self, prepared: Prepared) -> _Tracked:
         """Have the result of a job that is about to be sent kept; refuse another job under an id that is still awaited here."""
@@ -305,7 +307,9 @@ class Client:
             raise ClientClosed("the client is not open: use it in `async with Client(...) as client:`")
 
 
-def _new_id() -> str:
-    """A random UUID; `uuid.uuid4()` takes five times as long."""
-    digits = secrets.token_hex(16)
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+def _ids() -> Callable[[], str]:
+    """Make UUIDs, random but for their last group, which counts; `uuid.uuid4()` takes eight times as long."""
+    digits = secrets.token_hex(10)
+    fixed = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-"
+    numbers = count(secrets.randbelow(2**40))
+    return lambda: f"{fixed}{next(numbers):012x}"

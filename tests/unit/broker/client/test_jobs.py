@@ -3,10 +3,12 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 
+from broker import Client
 from broker.client.jobs import Form, JobLike, Prepared, Refused, prepare
 from schemas.job import Job
 
@@ -88,6 +90,13 @@ def test_a_line_a_mapping_and_a_model_make_the_same_record() -> None:
     assert datetime.fromisoformat(model.pop("deadline")) == datetime(2026, 12, 1, 9, tzinfo=UTC)
     assert Decimal(model.pop("max_cost_usd")) == Decimal("0.25")
     assert model == {"body": BODY, "id": "1", "tenant": "acme"}
+
+
+def test_ids_are_uuids_and_differ_within_a_client_and_between_clients() -> None:
+    one, other = Client(), Client()
+    ids = {client._new_id() for client in (one, other) for _ in range(1_000)}
+    assert len(ids) == 2_000
+    assert all(str(UUID(made)) == made and UUID(made).version == 4 for made in ids)
 
 
 def test_what_the_user_handed_over_is_not_changed() -> None:
