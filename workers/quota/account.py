@@ -88,8 +88,8 @@ class Account:
 
     @property
     def settled(self) -> bool:
-        """Whether the book says exactly what is used, and nothing is held or free."""
-        return not self.holds and self.free == NOTHING and self.written == self.used
+        """Whether the book says exactly what is used, and nothing is held, free or asked for."""
+        return not self.holds and not self.asking and self.free == NOTHING and self.written == self.used
 
     @property
     def overrun(self) -> bool:

@@ -19,9 +19,15 @@ from workers.quota.protocol import Denied, Hold, Key
 from workers.quota.tender import Tender
 from workers.stores.protocol import StoreUnknownError
 
-REQUESTS, TOKENS = 12, 100
+REQUESTS, TOKENS = 10, 80
 PRICE = Decimal("0.0000015")
+NUMBERS = st.integers(0, 60)
+FATES = ["answered"] * 6 + ["executed", "never", "later"]
 START = datetime(2026, 12, 1, 23, 50, tzinfo=UTC)
+
+
+def chosen(things: list[Any], at: int) -> Any:  # noqa: ANN401 one of them
+    return things[at % len(things)]
 
 
 class Wire:
@@ -86,7 +92,8 @@ class QuotaMachine(RuleBasedStateMachine):
         async def settle() -> None:
             if work is not None:
                 await work
-            for _ in range(6):
+            waiting = sum(len(worker.tasks) for worker in self.workers)  # each in its turn gets the lock
+            for _ in range(6 + 3 * waiting):
                 await asyncio.sleep(0)
 
         self.runner.run(settle())
@@ -109,9 +116,9 @@ class QuotaMachine(RuleBasedStateMachine):
         self.started += 1
         self.workers.append(Worker(f"w{self.started}", self))
 
-    @rule(pick=st.randoms(), tokens=st.integers(1, 40), saved=st.integers(0, 10))
-    def hold(self, pick: Random, tokens: int, saved: int) -> None:
-        worker = pick.choice(self.workers)
+    @rule(at=NUMBERS, tokens=st.integers(1, 20), saved=st.integers(0, 10), times=st.integers(1, 4))
+    def hold(self, at: int, tokens: int, saved: int, times: int) -> None:
+        worker = chosen(self.workers, at)
 
         async def ask() -> None:
             held = await worker.holds.hold("acme", tokens, PRICE * tokens, self.now)
@@ -120,21 +127,23 @@ class QuotaMachine(RuleBasedStateMachine):
             else:
                 worker.jobs.append(Job(held, max(tokens - saved, 0)))
 
-        self.spawn(worker, ask())
+        for _ in range(times):
+            self.spawn(worker, ask())
 
-    @rule(pick=st.randoms(), lost=st.sampled_from(["no", "no", "no", "executed", "never", "later"]))
-    def answer(self, pick: Random, lost: str) -> None:
-        asked = [(worker, index) for worker in self.workers for index in range(len(worker.wire.asked))]
-        if asked:
-            worker, index = pick.choice(asked)
-            self.answer_one(*worker.wire.asked.pop(index), lost)
+    @rule(at=NUMBERS, fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=12))
+    def answer(self, at: int, fates: list[str]) -> None:
+        for lost in fates:
+            asked = [(worker, index) for worker in self.workers for index in range(len(worker.wire.asked))]
+            if asked:
+                worker, index = chosen(asked, at)
+                self.answer_one(*worker.wire.asked.pop(index), lost)
 
     def answer_one(self, verb: Callable[[], Coroutine[Any, Any, Any]], future: asyncio.Future[Any], lost: str) -> None:
         async def reply() -> None:
-            value = await verb() if lost in {"no", "executed"} else None
+            value = await verb() if lost in {"answered", "executed"} else None
             if future.cancelled():
                 return
-            if lost == "no":
+            if lost == "answered":
                 future.set_result(value)
             else:
                 future.set_exception(StoreUnknownError("planted"))
@@ -144,31 +153,30 @@ class QuotaMachine(RuleBasedStateMachine):
         self.run(reply())
 
     @precondition(lambda self: self.late)
-    @rule(pick=st.randoms())
-    def execute_late(self, pick: Random) -> None:
-        self.run(self.late.pop(pick.randrange(len(self.late)))())
+    @rule(at=NUMBERS)
+    def execute_late(self, at: int) -> None:
+        self.run(self.late.pop(at % len(self.late))())
 
-    @rule(pick=st.randoms(), succeeds=st.booleans())
-    def end(self, pick: Random, succeeds: bool) -> None:  # noqa: FBT001 Hypothesis passes it
-        worker = pick.choice(self.workers)
-        if worker.jobs:
-            job = worker.jobs.pop(pick.randrange(len(worker.jobs)))
+    @rule(at=NUMBERS, succeeds=st.booleans())
+    def end(self, at: int, succeeds: bool) -> None:
+        worker = chosen(self.workers, at)
+        for job in [worker.jobs.pop(at % len(worker.jobs)) for _ in range(len(worker.jobs) // 2 + 1) if worker.jobs]:
             if succeeds:
                 used = Amounts(1, job.tokens, PRICE * job.tokens)
                 job.hold.settle(used.tokens, used.usd)
                 worker.outbox.append((Key("acme", job.hold.day), worker.name, used))
             job.hold.release()
 
-    @rule(pick=st.randoms())
-    def publish(self, pick: Random) -> None:
-        worker = pick.choice(self.workers + self.crashed)
-        if worker.outbox:
-            self.books.rows.append(worker.outbox.pop())
+    @rule(at=NUMBERS)
+    def publish(self, at: int) -> None:
+        worker = chosen(self.workers + self.crashed, at)
+        self.books.rows += worker.outbox
+        worker.outbox.clear()
         self.judge(worker)
 
-    @rule(pick=st.randoms())
-    def tend(self, pick: Random) -> None:
-        self.begin_tending(pick.choice(self.workers))
+    @rule(at=NUMBERS)
+    def tend(self, at: int) -> None:
+        self.begin_tending(chosen(self.workers, at))
 
     def begin_tending(self, worker: Worker) -> None:
         async def tend() -> None:
@@ -183,10 +191,9 @@ class QuotaMachine(RuleBasedStateMachine):
             worker.tending = True
             self.spawn(worker, tend())
 
-    @precondition(lambda self: self.workers)
-    @rule(pick=st.randoms(), late=st.booleans())
-    def crash(self, pick: Random, late: bool) -> None:  # noqa: FBT001 Hypothesis passes it
-        worker = self.workers.pop(pick.randrange(len(self.workers)))
+    @rule(at=NUMBERS, late=st.booleans(), declared=st.booleans())
+    def crash(self, at: int, late: bool, declared: bool) -> None:
+        worker = self.workers.pop(at % len(self.workers))
         self.crashed.append(worker)
         if late:
             self.late.extend(verb for verb, _ in worker.wire.asked)
@@ -194,13 +201,17 @@ class QuotaMachine(RuleBasedStateMachine):
             task.cancel()
         self.run()
         self.books.busy.add(worker.name)
+        if declared:
+            self.declare_and_sweep(worker)
         if not self.workers:
             self.start()
 
     @precondition(lambda self: self.crashed)
-    @rule(pick=st.randoms())
-    def declare_and_sweep(self, pick: Random) -> None:
-        worker = pick.choice(self.crashed)
+    @rule(at=NUMBERS)
+    def declare_one(self, at: int) -> None:
+        self.declare_and_sweep(chosen(self.crashed, at))
+
+    def declare_and_sweep(self, worker: Worker) -> None:
         self.books.dead.add(worker.name)
         worker.jobs.clear()
         self.judge(worker)
@@ -241,28 +252,25 @@ class QuotaMachine(RuleBasedStateMachine):
 
     def bring_to_rest(self) -> None:
         while self.late:
-            self.execute_late(Random(0))
+            self.execute_late(0)
         for _ in range(60):
-            for worker in self.workers:
-                while worker.wire.asked:
-                    self.answer_one(*worker.wire.asked.pop(0), "no")
+            self.answer_all()
             for worker in self.workers:
                 for job in worker.jobs:
                     job.hold.release()
                 worker.jobs.clear()
                 self.begin_tending(worker)
-            for worker in self.workers + self.crashed:
-                self.books.rows += worker.outbox
-                worker.outbox.clear()
+            for at in range(len(self.workers + self.crashed)):
+                self.publish(at)
             for worker in self.crashed:
-                self.declare_and_sweep(Random(0))
-                self.books.dead.add(worker.name)
-                worker.jobs.clear()
-                self.judge(worker)
+                self.declare_and_sweep(worker)
             self.seconds += 7
+        self.answer_all()
+
+    def answer_all(self) -> None:
         for worker in self.workers:
             while worker.wire.asked:
-                self.answer_one(*worker.wire.asked.pop(0), "no")
+                self.answer_one(*worker.wire.asked.pop(0), "answered")
 
     def nobody_is_refused_while_there_is_room(self) -> None:
         day = self.now.date().isoformat()
@@ -271,8 +279,7 @@ class QuotaMachine(RuleBasedStateMachine):
         if billed.requests < REQUESTS and room:
             self.spawn(worker, self.must_hold(worker, room))
             for _ in range(20):
-                while worker.wire.asked:
-                    self.answer_one(*worker.wire.asked.pop(0), "no")
+                self.answer_all()
             assert worker.jobs, "refused while there is room"
 
     async def must_hold(self, worker: Worker, tokens: int) -> None:
@@ -283,5 +290,5 @@ class QuotaMachine(RuleBasedStateMachine):
 
 TestQuotaMachine = QuotaMachine.TestCase
 TestQuotaMachine.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

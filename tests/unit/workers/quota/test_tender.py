@@ -1,0 +1,247 @@
+"""The background gives back what is not used, closes the dead by the ledger's figure, and releases who waits when there is room."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+
+from broker.settings import Quota as Limit
+from workers.quota.book import NOTHING, Amounts, Book
+from workers.quota.holds import Holds
+from workers.quota.memory import MemoryBooks
+from workers.quota.protocol import Denied, Hold, Key
+from workers.quota.tender import IDLE_S, LOOK_AROUND_S, RECONCILE_S, Tender
+
+KEY = Key("acme", "2026-12-01")
+CENT = Decimal("0.01")
+
+
+class Worker:
+    """A worker with its tender; time and waiting jobs are the test's."""
+
+    def __init__(self, books: MemoryBooks, name: str, **fields: int) -> None:
+        self.books, self.name = books, name
+        self.seconds, self.now = 100.0, datetime(2026, 12, 1, 8, tzinfo=UTC)
+        self.waiting: dict[str, int] = {}
+        self.released: list[tuple[str, int]] = []
+        limits = [Limit.model_validate({"tenant": "acme", **fields})]
+        self.holds = Holds(limits, books, name, clock=lambda: self.seconds, chance=Random(1))
+        self.tender = Tender(self.holds, self.release, lambda: self.now)
+
+    async def release(self, key: str, limit: int) -> int:
+        """As many as there are."""
+        count = min(limit, self.waiting.get(key, 0))
+        if count:
+            self.waiting[key] -= count
+            self.released.append((key, count))
+        return count
+
+    async def hold(self, tokens: int = 1) -> Hold | Denied:
+        """Hold, settle and have the row on the ledger."""
+        return await self.holds.hold("acme", tokens, CENT, self.now)
+
+    async def use(self, tokens: int = 1) -> bool:
+        """Run one job; whether it had room."""
+        hold = await self.hold(tokens)
+        if isinstance(hold, Denied):
+            self.waiting[hold.wait_key] = self.waiting.get(hold.wait_key, 0) + 1
+            return False
+        hold.settle(tokens, CENT)
+        self.books.rows.append((Key("acme", hold.day), self.name, Amounts(1, tokens, CENT)))
+        return True
+
+    async def tend(self, seconds: float = 0.0) -> None:
+        """Let time pass and tend once."""
+        self.seconds += seconds
+        self.now += timedelta(seconds=seconds)
+        await self.tender.tend()
+
+
+class NoBooks(MemoryBooks):
+    """Books that nobody may ask."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name in {"read", "swap", "spent", "closable", "waiting", "named"}:
+            raise AssertionError(name)
+        return super().__getattribute__(name)
+
+
+async def entries(books: MemoryBooks) -> Amounts:
+    return books.books[KEY].taken()
+
+
+async def test_who_is_idle_gives_back_what_is_free_and_is_quiet_then() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", requests=100)
+    await worker.use()
+    await worker.tend()
+    assert (await entries(books)).requests > 1
+    await worker.tend(IDLE_S)
+    assert await entries(books) == Amounts(1, 1, CENT)
+    revision = books.books[KEY].rev
+    for _ in range(10):
+        await worker.tend(LOOK_AROUND_S)
+    assert books.books[KEY].rev == revision
+
+
+async def test_what_is_given_back_cannot_be_held_any_more() -> None:
+    books = MemoryBooks()
+    one, other = Worker(books, "w1", requests=10), Worker(books, "w2", requests=10)
+    await one.use()
+    await one.tend()
+    await one.tend(IDLE_S)
+    taken = [await other.hold() for _ in range(12)]
+    assert sum(not isinstance(hold, Denied) for hold in taken) == 9
+    assert isinstance(await one.hold(), Denied)
+
+
+async def test_who_runs_gives_back_what_is_free_when_others_wait() -> None:
+    books = MemoryBooks()
+    busy, other = Worker(books, "w1", requests=4), Worker(books, "w2", requests=4)
+    await busy.use()  # has two of four
+    for _ in range(3):
+        await other.use()
+    assert other.waiting == {KEY.wait_key: 1}
+    await busy.tend()
+    await other.tend(1.0)
+    assert other.released == [(KEY.wait_key, 1)]
+    assert await other.use()
+
+
+async def test_an_overrun_is_in_the_book_soon() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", tokens=1_000)
+    hold = await worker.hold(100)
+    assert not isinstance(hold, Denied)
+    hold.settle(900, CENT)
+    await worker.tend()
+    assert (await entries(books)).tokens == 900
+
+
+async def test_a_dead_workers_entry_is_replaced_by_what_the_ledger_says() -> None:
+    books = MemoryBooks()
+    dead, alive = Worker(books, "w1", requests=10), Worker(books, "w2", requests=10)
+    for _ in range(3):
+        await dead.use()
+    books.dead.add("w1")
+    for _ in range(8):
+        await alive.use()
+    await alive.tend(1.0)
+    assert "w1" not in books.books[KEY].grants
+    assert books.books[KEY].closed.requests == 3
+    assert (
+        sum([await alive.use() for _ in range(10)]) == 10 - len(books.rows) + sum(1 for _ in range(0))
+        or len(books.rows) == 10
+    )
+
+
+async def test_an_entry_stays_while_its_owner_has_documents_left() -> None:
+    books = MemoryBooks()
+    dead, alive = Worker(books, "w1", requests=10), Worker(books, "w2", requests=10)
+    await dead.use()
+    books.dead.add("w1")
+    books.busy.add("w1")
+    await alive.tend(LOOK_AROUND_S)
+    assert "w1" in books.books[KEY].grants
+    books.busy.clear()
+    await alive.tend(LOOK_AROUND_S)
+    assert books.books[KEY].grants.keys() == set()
+    assert books.books[KEY].closed.requests == 1
+
+
+async def test_the_living_are_never_closed() -> None:
+    books = MemoryBooks()
+    one, other = Worker(books, "w1", requests=10), Worker(books, "w2", requests=10)
+    await one.use()
+    await other.tend(LOOK_AROUND_S)
+    assert "w1" in books.books[KEY].grants
+
+
+async def test_what_a_zombie_settles_late_is_counted_in_the_end() -> None:
+    books = MemoryBooks()
+    zombie, alive = Worker(books, "w1", requests=10), Worker(books, "w2", requests=10)
+    await zombie.use()
+    books.dead.add("w1")
+    await alive.tend(LOOK_AROUND_S)
+    await zombie.use()
+    assert (await entries(books)).requests == 1
+    await alive.tend(RECONCILE_S)
+    assert (await entries(books)).requests == 2
+
+
+async def test_a_new_worker_finds_those_who_wait_since_before_it_was_there() -> None:
+    books = MemoryBooks()
+    old, new = Worker(books, "w1", requests=10), Worker(books, "w2", requests=10)
+    for _ in range(4):
+        await old.use()
+    books.books[KEY] = Book(rev=9, grants={"w1": Amounts(10, 4, CENT)}, waiting=True)
+    new.waiting = {KEY.wait_key: 900}
+    await new.tend()
+    assert new.released == []
+    books.dead.add("w1")
+    await new.tend(2.0)
+    await new.tend(2.0)
+    assert new.released[0] == (KEY.wait_key, 6)
+
+
+async def test_no_more_are_released_than_there_is_room_for() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", tokens=100)
+    hold = await worker.hold(90)
+    assert not isinstance(hold, Denied)
+    for _ in range(50):
+        await worker.use(20)
+    await worker.tend(1.0)
+    assert worker.released == []
+    hold.release()
+    await worker.tend(1.0)
+    assert worker.released == [(KEY.wait_key, 5)]
+
+
+async def test_a_new_day_releases_at_the_rate_of_its_own_limit() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", requests=3)
+    for _ in range(10):
+        await worker.use()
+    await worker.tend(1.0)
+    assert worker.released == []
+    await worker.tend(16 * 3_600)
+    assert worker.released == [(KEY.wait_key, 3)]
+
+
+async def test_a_key_on_which_nobody_waits_any_more_is_left_alone() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", requests=1)
+    hold = await worker.hold()
+    assert not isinstance(hold, Denied)
+    await worker.hold()
+    hold.release()
+    await worker.tend(1.0)
+    assert books.books[KEY].waiting  # the job that was refused may be on its way
+    await worker.tend(20.0)
+    assert not books.books[KEY].waiting
+    revision = books.books[KEY].rev
+    await worker.tend(20.0)
+    assert books.books[KEY].rev == revision
+
+
+async def test_days_that_are_over_are_forgotten() -> None:
+    worker = Worker(MemoryBooks(), "w1", requests=10)
+    await worker.use()
+    await worker.tend(24 * 3_600)
+    await worker.tend(IDLE_S)
+    assert worker.holds.tenancies == {}
+
+
+async def test_without_limits_nothing_is_asked() -> None:
+    worker = Worker(NoBooks(), "w1")
+    worker.holds = Holds([], worker.books, "w1")
+    await Tender(worker.holds, worker.release).tend()
+
+
+async def test_stopping_gives_back_what_is_free() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", requests=100)
+    await worker.use()
+    await worker.tender.stop()
+    assert books.books[KEY].grants == {"w1": Amounts(1, 1, CENT)}
+    assert books.books[KEY].closed == NOTHING
