@@ -14,6 +14,7 @@ from schemas.codes import Code
 from schemas.result import Status
 from workers.engine.failpoints import Failpoints
 from workers.engine.leases import Leases
+from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
 from workers.engine.ready import ASSUMED_OUTPUT, output_limit
 from workers.gates import Gates
@@ -141,7 +142,8 @@ class Caller:
 
     async def _mark(self, running: Running) -> None:
         claim = running.ready.claim
-        if await self.store.mark_called(claim.id, claim.fence) is Fate.FENCED:
+        marking = until_known(lambda: self.store.mark_called(claim.id, claim.fence), self.events, "mark_called")
+        if await self._stoppable(running, marking) is Fate.FENCED:
             raise FencedJobError
         if not self.leases.healthy():
             raise Postponed(datetime.now(UTC), "lease")
@@ -156,6 +158,7 @@ class Caller:
         except (Ended, Postponed):
             await self._spent(running, target, "cancelled", None)
             raise
+        running.sent = sent_before  # this call is over, whatever it says
         return provider.read(running.job.operation.value, reply, time.time())
 
     async def _stoppable(self, running: Running, work: Awaitable[Any]) -> Any:  # noqa: ANN401 what the work returns
@@ -185,7 +188,7 @@ class Caller:
         cost = target.price.cost(tokens)
         milliseconds = round(seconds * 1000)
         attempt = Attempt(running.calls, tokens, "succeeded", estimated, milliseconds, hold.day, answer)
-        row = ledger_row(running, target, attempt, cost=cost, incarnation=self.store.owner)
+        row = ledger_row(running, target, attempt, self.store.owner)
         self.telemetry.used(
             target.provider,
             target.model,
@@ -242,7 +245,7 @@ class Caller:
         """Put what an attempt without an answer has cost, or may have cost, on the ledger before the job moves on."""
         tokens = usage or self.estimate(running, target)
         attempt = Attempt(running.calls, tokens, outcome, usage is None, running.provider_ms)
-        row = ledger_row(running, target, attempt, cost=target.price.cost(tokens), incarnation=self.store.owner)
+        row = ledger_row(running, target, attempt, self.store.owner)
         await self.publisher.record_now([row])
 
 

@@ -23,7 +23,7 @@ class Running:
     job: Job
     attempts: int  # those that count: failed and unknown ones of this generation
     calls: int = 0  # made under this fence
-    sent: bool = False  # something of it may have been sent since it was claimed
+    sent: bool = False  # a call of it is open, or nobody knows what became of one
     provider_ms: int = 0
     findings: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None

@@ -116,7 +116,7 @@ class Waiting:
     why_waiting: str
     attempts: int
     wait_key: str | None = None  # what it waits on, such as "quota:acme:2026-12-01"; `release` makes it due
-    nothing_sent: bool = True  # surely nothing of it was sent since it was claimed: `called` is taken back
+    nothing_sent: bool = True  # surely no call is open, or of unknown outcome: `called` is taken back
 
 
 @dataclass(slots=True)
