@@ -107,9 +107,7 @@ async def _through(settings: Settings, shipped: Path, data: Path) -> int:
         bar = bars.add_task("jobs through", total=total)
         for name, lines in sent.items():
             async with Upload.to(settings, name) as upload:
-                for line in lines:
-                    await upload.put(line)
-                await upload.flush()
+                await upload.send(lines)
         try:
             async with asyncio.timeout(_LONGEST_S), database.opened(settings) as opened:
                 await _all_ended(settings, opened, bars, bar)

@@ -9,6 +9,7 @@ from typing import Any
 from broker import kafka, mongo
 from broker.cli import database, queries, screen
 from broker.cli.formats import meaning
+from broker.cli.upload import Ends
 from broker.settings import Settings
 
 _SHORTEST_PAUSE_S = 0.3
@@ -16,7 +17,6 @@ _PAUSE_SHARE = 4  # counting may take a fifth of the time
 _REMARK_S = 15.0
 
 Batches = Mapping[tuple[str, str], int]
-Ends = Mapping[kafka.TopicPartition, int]
 
 
 @dataclass(slots=True, frozen=True)

@@ -21,30 +21,36 @@ _SHORTEST_LIFE_S = 10
 _SHORT_LIVES = 3
 
 
+_Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Keep all data in this folder.")]
+_Kafka = Annotated[
+    str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Use this Kafka; without it, one is started here.")
+]
+_Mongo = Annotated[
+    str | None,
+    typer.Option("--mongo", metavar="URL", help="Use this MongoDB, a replica set; without it, one is started here."),
+]
+_Workers = Annotated[int, typer.Option("--workers", min=0, max=64, metavar="N", help="Start this many workers.")]
+_Simulator = Annotated[
+    bool | None, typer.Option(help="Whether to start the simulated provider; by default where no provider is set.")
+]
+_Behaviour = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="How the simulated provider behaves, as YAML or JSON.")
+]
+_Port = Annotated[int, typer.Option(min=0, max=65_535, metavar="PORT", help="Listen there; 0 takes a free port.")]
+
+
 def up(  # noqa: PLR0913 each is an option of the command
     context: typer.Context,
     *,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Keep all data in this folder.")] = DEFAULT_DATA,
-    kafka: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Use this Kafka; without it, one is started here.")
-    ] = None,
-    mongo: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Use this MongoDB (a replica set); without it, one is started here."),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=64, metavar="N", help="Start this many workers.")] = 2,
-    simulator: Annotated[
-        bool | None,
-        typer.Option(help="Start the simulated provider; without either, where the settings name no provider."),
-    ] = None,
-    behaviour: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="How the simulated provider behaves, as YAML or JSON.")
-    ] = None,
-    kafka_port: Annotated[int, typer.Option(min=0, max=65_535, help="Kafka's port; 0 takes a free one.")] = 0,
-    mongo_port: Annotated[int, typer.Option(min=0, max=65_535, help="MongoDB's port; 0 takes a free one.")] = 0,
-    simulator_port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="The simulator's port; 0 takes a free one.")
-    ] = 0,
+    data: _Data = DEFAULT_DATA,
+    kafka: _Kafka = None,
+    mongo: _Mongo = None,
+    workers: _Workers = 2,
+    simulator: _Simulator = None,
+    behaviour: _Behaviour = None,
+    kafka_port: _Port = 0,
+    mongo_port: _Port = 0,
+    simulator_port: _Port = 0,
 ) -> None:
     """Run everything on this machine: Kafka, MongoDB, workers, and a simulated provider where no real one is set.
 
