@@ -3,6 +3,7 @@
 Each stage is an object that the composition root (`app.py`) puts in; a stage ends a job by raising `Ended`, or has it wait by raising `Postponed`.
 """
 
+import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -77,7 +78,8 @@ class Pipeline:
             )
             return ended(running.ready, running, blocked, row=answered.row)
         if verdict.body is not answer.document:
-            answered = replace(answered, answer=answer._replace(document=verdict.body))
+            text = json.dumps(verdict.body).encode()  # what is kept where no document can hold the answer
+            answered = replace(answered, answer=answer._replace(document=verdict.body, output=text))
         return succeeded(running, target, answered)
 
 

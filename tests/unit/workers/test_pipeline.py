@@ -1,0 +1,182 @@
+"""One job in, one outcome out: the stages together, on a store, a provider and a transport in memory."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from schemas.codes import Code
+from tests.builders import BODY, Bench, SomeQuota, an_answer, an_error, one_after_another, some_settings
+from workers.quota.protocol import Denied
+from workers.stores.protocol import Fate, Finish, Waiting
+from workers.transports.protocol import Call, Reply
+
+MAIL = {**BODY, "messages": [{"role": "user", "content": "write to jane.doe@example.com"}]}
+
+
+async def finish(bench: Bench, **fields: Any) -> Finish:  # noqa: ANN401 as `a_claim`
+    end = await bench.process(**fields)
+    assert isinstance(end, Finish), end
+    assert bench.under_way == {}
+    return end
+
+
+def guarded(**actions: str) -> Any:  # noqa: ANN401 settings
+    return some_settings(guards=actions)
+
+
+async def test_a_job_is_answered_billed_and_told() -> None:
+    bench = Bench(one_after_another(an_answer("hello")))
+    end = await finish(bench, metadata={"row": 7})
+    assert await bench.store.finish([end], "token") == [Fate.DONE]
+    (job,) = bench.database.jobs.values()
+    assert (job["state"], job["outbox"], "payload" in job) == ("succeeded", "token", False)
+    assert job["result"]["output"]["choices"][0]["message"]["content"] == "hello"
+    assert job["result"]["metadata"] == {"row": 7}
+    assert job["result"]["cost_usd"] == job["row"]["cost_usd"]
+
+
+async def test_what_reaches_the_provider_is_the_body_with_the_targets_model() -> None:
+    routes = {"ours": [{"provider": "main", "model": "m"}]}
+    bench = Bench(one_after_another(an_answer()), settings=some_settings(routes=routes))
+    await finish(bench, body={**BODY, "model": "ours", "temperature": 0.5, "stream": True})
+    (call,) = bench.transport.calls
+    assert orjson.loads(call.body) == {**BODY, "model": "m", "temperature": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "code"),
+    [
+        ({"dedline": "x"}, "rejected", Code.UNKNOWN_FIELD),
+        ({"cancel": "no"}, "cancelled", Code.CANCELLED),
+        ({"body": {**BODY, "model": "nobody's"}}, "rejected", Code.UNKNOWN_MODEL),
+        ({"reply_to": "results.nobody"}, "rejected", Code.REPLY_UNKNOWN),
+        ({"max_cost_usd": "0.01"}, "rejected", Code.COST_LIMIT),
+        ({"takeovers": 10}, "dead", Code.WORKERS_LOST),
+        (
+            {"arrived_at": datetime(2025, 1, 1, tzinfo=UTC), "deadline": "2026-01-01T00:00:00Z"},
+            "expired",
+            Code.EXPIRED,
+        ),
+    ],
+)
+async def test_what_cannot_run_ends_without_a_call_a_hold_or_a_row(
+    fields: dict[str, Any], state: str, code: Code
+) -> None:
+    bench = Bench(one_after_another(an_answer()))
+    end = await finish(bench, metadata={"row": 7}, **fields)
+    assert (end.state, end.result["code"], end.row, end.keep_payload) == (state, code, None, True)
+    assert end.result["metadata"] == {"row": 7}
+    assert (bench.transport.calls, bench.quota.holds, bench.rows()) == ([], [], [])
+
+
+async def test_an_operation_that_no_provider_serves_is_refused() -> None:
+    bench = Bench(one_after_another(an_answer()))
+    bench.caller.providers["main"].operations = frozenset({"embeddings"})
+    end = await finish(bench)
+    assert (end.state, end.result["code"], bench.transport.calls) == ("rejected", "unsupported_operation", [])
+
+
+async def test_a_hold_is_what_the_job_will_probably_use() -> None:
+    bench = Bench(one_after_another(an_answer(tokens=(20, 0, 0, 3, 0))))
+    end = await finish(bench, body={**BODY, "max_tokens": 100})
+    (hold,) = bench.quota.holds
+    tokens, usd = hold.held
+    assert 100 < tokens < 150
+    assert usd == Decimal(tokens - 100 + 2 * 100) / 1_000_000
+    assert hold.used == (23, Decimal("0.000026"))
+    assert not hold.released
+    assert end.row is not None
+    assert end.row["quota_day"] == hold.day
+
+
+async def test_a_finish_that_is_fenced_later_gives_its_hold_back() -> None:
+    bench = Bench(one_after_another(an_answer()))
+    ready = await bench.claimed()
+    await bench.pipeline.process(ready, bench.under_way)
+    ready.revoke()
+    assert [hold.revoked for hold in bench.quota.holds] == [True]
+
+
+@pytest.mark.parametrize("policy", ["wait", "reject"])
+async def test_at_the_limit_a_job_waits_or_is_rejected(policy: Any) -> None:  # noqa: ANN401 a Literal
+    tomorrow = datetime.now(UTC) + timedelta(hours=3)
+    denied = Denied(policy, "quota:acme:2026-12-01", tomorrow, "100 requests a day are used up")
+    bench = Bench(one_after_another(an_answer()), quota=SomeQuota(denied))
+    end = await bench.process()
+    assert bench.transport.calls == []
+    if policy == "wait":
+        assert isinstance(end, Waiting)
+        assert (end.due_at, end.why_waiting, end.wait_key) == (tomorrow, "quota", "quota:acme:2026-12-01")
+    else:
+        assert isinstance(end, Finish)
+        assert (end.state, end.result["code"]) == ("rejected", "quota_exceeded")
+        assert end.result["message"] == "100 requests a day are used up"
+
+
+async def test_a_wait_goes_back_to_the_store() -> None:
+    bench = Bench(one_after_another(an_error(429, retry_after="30")))
+    wait = await bench.process(attempts=2)
+    assert isinstance(wait, Waiting)
+    assert await bench.store.wait([wait]) == [Fate.DONE]
+    (job,) = bench.database.jobs.values()
+    assert (job["state"], job["owner"], job["why_waiting"], job["attempts"]) == ("waiting", None, "rate_limited", 2)
+
+
+async def test_personal_data_does_not_leave_where_it_is_to_be_redacted() -> None:
+    bench = Bench(one_after_another(an_answer()), settings=guarded(pii_input="redact"))
+    end = await finish(bench, body=MAIL)
+    assert b"jane.doe" not in bench.transport.calls[0].body
+    assert [finding["action"] for finding in end.result["guards"]] == ["redact"]
+
+
+async def test_personal_data_does_not_come_back_where_it_is_to_be_redacted() -> None:
+    bench = Bench(one_after_another(an_answer("jane.doe@example.com")), settings=guarded(pii_output="redact"))
+    end = await finish(bench)
+    assert "jane.doe" not in str(end.result)
+    assert end.result["output"]["id"] == "memory-1"
+    assert end.row is not None
+    assert [finding["direction"] for finding in end.result["guards"]] == ["output"]
+
+
+async def test_personal_data_does_not_come_back_as_text_either() -> None:
+    def answer(_: Call) -> Reply:
+        said = an_answer("jane.doe@example.com").body
+        return Reply(200, {}, said.replace(b'"index":0', b'"index":' + b"9" * 30))
+
+    bench = Bench(answer, settings=guarded(pii_output="redact"))
+    end = await finish(bench)
+    assert "output" not in end.result
+    assert "9" * 30 in end.result["output_text"]
+    assert "jane.doe" not in end.result["output_text"]
+
+
+async def test_an_answer_that_a_guard_blocks_is_billed_but_not_told() -> None:
+    bench = Bench(one_after_another(an_answer("jane.doe@example.com")), settings=guarded(pii_output="block"))
+    end = await finish(bench)
+    assert (end.state, end.result["code"], "output" in end.result) == ("rejected", "blocked", False)
+    assert "jane.doe" not in str(end.result)
+    assert end.row is not None
+    assert end.row["billed"] is True
+    assert end.result["cost_usd"] == end.row["cost_usd"]
+    assert bench.quota.holds[0].used is not None
+
+
+async def test_a_request_that_a_guard_blocks_is_told_with_what_was_found() -> None:
+    bench = Bench(one_after_another(an_answer()), settings=guarded(pii_input="block"))
+    end = await finish(bench, body=MAIL)
+    assert (end.state, end.result["code"], bench.transport.calls) == ("rejected", "blocked", [])
+    assert end.result["message"].startswith("pii found ")
+
+
+async def test_what_a_stage_did_not_expect_passes_out_and_leaves_nothing_under_way() -> None:
+    def broken(_: Call) -> Reply:
+        raise ZeroDivisionError
+
+    bench = Bench(broken)
+    with pytest.raises(ZeroDivisionError):
+        await bench.process()
+    assert bench.under_way == {}
+    assert [hold.released for hold in bench.quota.holds] == [True]
