@@ -146,6 +146,7 @@ def wait_statement(job: Waiting, owner: str) -> Document:
     return {
         "q": {"_id": job.id, "state": State.CLAIMED, "owner": owner, "fence": job.fence, "cancel": {"$exists": False}},
         "u": {"$set": changed, "$unset": gone},
+        "hint": "_id_",
     }
 
 
@@ -160,6 +161,7 @@ def finish_statement(job: Finish, owner: str, token: str) -> Document:
     return {
         "q": {"_id": job.id, "state": State.CLAIMED, "owner": owner, "fence": job.fence},
         "u": {"$set": changed, "$unset": gone, "$currentDate": {"finished_at": True}},
+        "hint": "_id_",
     }
 
 
