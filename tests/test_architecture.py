@@ -37,9 +37,9 @@ DOORS: Mapping[str, set[str]] = MappingProxyType(
     {
         "aiokafka": {"broker/kafka.py", "broker/local/readiness.py"},
         "faststream": {"broker/kafka.py", "workers/engine/*"},
-        "pymongo": {"broker/mongo.py", "broker/local/readiness.py", "workers/stores/mongo*"},
+        "pymongo": {"broker/mongo.py", "broker/local/readiness.py", "workers/stores/mongo*", "workers/quota/mongo.py"},
         "motor": {"broker/mongo.py"},
-        "bson": {"broker/mongo.py", "workers/stores/mongo*", "workers/settle.py"},
+        "bson": {"broker/mongo.py", "workers/stores/mongo*", "workers/quota/mongo.py", "workers/amounts.py"},
         "httpx": {"workers/transports/httpx.py"},
         "pyreqwest": {"workers/transports/*"},
         "tiktoken": {"broker/tokens.py"},
@@ -74,6 +74,10 @@ CATCHES_ALL = {
     "broker/cli/application.py",  # the edge: a sentence in place of a traceback
     "broker/cli/database.py",  # the driver's errors are known by their module there
     "broker/tokens.py",  # tiktoken's PanicException is no Exception
+    "workers/__main__.py",  # what ended the process decides its exit code
+    "workers/engine/dispatcher.py",  # whatever a stage did, its job ends and its siblings go on
+    "workers/__main__.py",  # the edge: a group of errors becomes an exit code and a sentence
+    "workers/engine/dispatcher.py",  # the edge of a job: whatever a stage did, its siblings go on
     "workers/engine/reader.py",  # whatever the group parked for a poll or a commit
     "workers/transports/httpx.py",  # a transport that is handed in may raise anything
 }
