@@ -76,8 +76,6 @@ CATCHES_ALL = {
     "broker/tokens.py",  # tiktoken's PanicException is no Exception
     "workers/__main__.py",  # what ended the process decides its exit code
     "workers/engine/dispatcher.py",  # whatever a stage did, its job ends and its siblings go on
-    "workers/__main__.py",  # the edge: a group of errors becomes an exit code and a sentence
-    "workers/engine/dispatcher.py",  # the edge of a job: whatever a stage did, its siblings go on
     "workers/engine/reader.py",  # whatever the group parked for a poll or a commit
     "workers/transports/httpx.py",  # a transport that is handed in may raise anything
 }
