@@ -27,6 +27,9 @@ def encode_result(result: Mapping[str, Any]) -> bytes:
 
 
 def _amount(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not know
+    text: str | None = getattr(value, "text", None)  # an amount that has just been made knows it
+    if text is not None:
+        return text
     to_decimal = getattr(value, "to_decimal", None)
     if to_decimal is None:
         raise TypeError(type(value).__name__)

@@ -214,7 +214,7 @@ def _exporters(name: str) -> tuple[SpanExporter, MetricExporter]:
     if name == "log":
         return _LoggedSpans(), _LoggedMetrics()
     # Imported here because protobuf and an HTTP client are of no use to a process that sends nothing.
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 see above
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 see above
 
     return OTLPSpanExporter(), OTLPMetricExporter()

@@ -26,6 +26,7 @@ from workers.engine.control import Controller
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
+from workers.engine.hands import Hands
 from workers.engine.intake import Intake
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.leases import Leases
@@ -123,43 +124,32 @@ async def serve(settings: Settings) -> None:
 
 def _build(settings: Settings, store: MongoStore, sending: Sending, around: Around) -> Parts:
     failpoints, registry = Failpoints(settings.fail_at, Events("worker.failpoints")), Registry()
-    ready = ReadyQueue(settings, registry)
+    ready = ReadyQueue(settings)
     known = Topics(lambda: kafka.partition_counts(settings))
     publisher = Publisher(store, sending, settings, failpoints)
     finisher = Finisher(store, publisher, registry, busy=lambda: len(ready) > 0, failpoints=failpoints)
     leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
-    names = [priority.name for priority in settings.priorities]
-    taker = Taker(store, names, ready=ready, registry=registry, leases=leases)
+    hands = Hands(ready, registry, leases)
+    taker = Taker(store, [priority.name for priority in settings.priorities], hands)
     holds = Holds(settings.quotas, around.books, store.owner)
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
     caller = _caller(settings, store, publisher, leases, failpoints, around)
     pipeline = Pipeline(Admission(guards, known), Router(settings, Prices(settings.prices)), holds, caller)
     dispatcher = Dispatcher(
-        pipeline.process,
-        settings.worker,
-        ready=ready,
-        registry=registry,
-        finisher=finisher,
-        leases=leases,
-        telemetry=around.telemetry,
+        pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry
     )
     intake = Intake(
         settings,
         store,
         sending=sending,
         publisher=publisher,
-        ready=ready,
-        registry=registry,
-        leases=leases,
+        hands=hands,
         taker=taker,
         topics=known,
         failpoints=failpoints,
     )
     controller = Controller(settings, store, sending=sending, publisher=publisher, topics=known, dispatcher=dispatcher)
-    readers = [
-        Reader(name, intake, cluster=around.cluster, records=settings.worker.read_records, failpoints=failpoints)
-        for name in names
-    ]
+    readers = _readers(settings, intake, around.cluster, failpoints)
     pressure = Pressure(settings, store, readers, ready)
     around.telemetry.watch(pressure.gauges)
     return Parts(
@@ -176,6 +166,12 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         tender=Tender(holds, store.release),
         pressure=pressure,
     )
+
+
+def _readers(settings: Settings, intake: Intake, cluster: str, failpoints: Failpoints) -> list[Reader]:
+    names = [priority.name for priority in settings.priorities]
+    records = settings.worker.read_records
+    return [Reader(name, intake, cluster=cluster, records=records, failpoints=failpoints) for name in names]
 
 
 def _caller(  # noqa: PLR0917 what the stage that spends money depends on

@@ -6,13 +6,11 @@ Instants are cut to milliseconds before they are stored, because a document hold
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
-
-from bson import Decimal128
 
 from broker.codec import Decoded, Refusal
 from schemas.result import Status
+from workers.amounts import NO_DOLLARS, amount
 from workers.engine.ready import OUTPUT_WEIGHT, Ready
 from workers.outcome import Answered, Ended, Running
 from workers.providers.protocol import Answer, Tokens
@@ -51,9 +49,7 @@ class Attempt:
     answer: Answer | None = None
 
 
-def ledger_row(
-    running: Running, target: Target, attempt: Attempt, *, cost: Decimal, incarnation: str
-) -> dict[str, Any]:
+def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: str) -> dict[str, Any]:
     """One row of the ledger, not billed yet."""
     claim, answer, now = running.ready.claim, attempt.answer, cut(datetime.now(UTC))
     return {
@@ -77,7 +73,7 @@ def ledger_row(
         "outcome": attempt.outcome,
         "finish_reasons": list(answer.finish_reasons) if answer else [],
         **counts(attempt.tokens),
-        "cost_usd": Decimal128(cost),
+        "cost_usd": amount(target.price.amount(attempt.tokens), target.price.scale),
         "price_id": target.price.id,
         "billed": False,
         "estimated": attempt.estimated,
@@ -149,7 +145,7 @@ def _result(ready: Ready, running: Running | None, status: Status, *, row: Mappi
         "operation": ready.parsed.operation,
         "status": status.value,
         "usage": used,
-        "cost_usd": row["cost_usd"] if row else Decimal128(Decimal(0)),
+        "cost_usd": row["cost_usd"] if row else NO_DOLLARS,
         "target": None,
         "attempts": running.attempts if running else claim.attempts,
         "guards": running.findings if running else [],

@@ -15,9 +15,8 @@ from schemas.codes import Code
 from schemas.result import Status
 from workers.call import FencedJobError
 from workers.engine.finisher import Finisher
-from workers.engine.leases import Leases
-from workers.engine.ready import Ready, ReadyQueue
-from workers.engine.registry import Registry
+from workers.engine.hands import Hands
+from workers.engine.ready import Ready
 from workers.outcome import SHUTDOWN, Ended, Running
 from workers.settle import ended, units_of
 from workers.stores.protocol import Finish, Waiting
@@ -41,19 +40,15 @@ class Dispatcher:
         process: Process,
         worker: Worker,
         *,
-        ready: ReadyQueue,
-        registry: Registry,
+        hands: Hands,
         finisher: Finisher,
-        leases: Leases,
         telemetry: Telemetry,
     ) -> None:
         self._process = process
         self._slots = worker.slots
         self._shared_slots = worker.slots - int(worker.slots * worker.reserved_share)
-        self._ready = ready
-        self._registry = registry
+        self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._finisher = finisher
-        self._leases = leases
         self._telemetry = telemetry
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._under_way: dict[str, Running] = {}

@@ -21,11 +21,9 @@ from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.result import Status
 from workers.engine.failpoints import Failpoints
-from workers.engine.leases import Leases
+from workers.engine.hands import Hands
 from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
 from workers.engine.publisher import Publisher
-from workers.engine.ready import ReadyQueue
-from workers.engine.registry import Registry
 from workers.engine.taker import Taker
 from workers.engine.topics import Topics
 from workers.settle import refused_result
@@ -62,19 +60,17 @@ class Intake:
         settings: For names and limits.
         store: Where jobs live.
         sending: The way to `jobs.dead`.
-        ready: Takes what may run now.
+        hands: Take what may run now.
     """
 
-    def __init__(  # noqa: PLR0913 everything that an arriving job may need
+    def __init__(
         self,
         settings: Settings,
         store: Store,
         *,
         sending: Sending,
         publisher: Publisher,
-        ready: ReadyQueue,
-        registry: Registry,
-        leases: Leases,
+        hands: Hands,
         taker: Taker,
         topics: Topics,
         failpoints: Failpoints,
@@ -83,9 +79,7 @@ class Intake:
         self._store = store
         self._sending = sending
         self._publisher = publisher
-        self._ready = ready
-        self._registry = registry
-        self._leases = leases
+        self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._taker = taker
         self._topics = topics
         self._failpoints = failpoints

@@ -4,6 +4,7 @@ Everything is made from what was stored, so that a result which is sent again is
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from workers.stores.protocol import Insertion, Published, Store, StoreUnknownErr
 
 REPUBLISH_S = 5.0
 """How often outboxes that nobody holds are looked for."""
+OWN_TURNS = 6
+"""How many of these turns until our own are looked for: another worker may have died that wanted to send our job's result again."""
 BATCH = 256
 
 
@@ -40,6 +43,7 @@ class Publisher:
         self._settings = settings
         self._failpoints = failpoints
         self._under_way: set[str] = set()
+        self._once_more: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._left_over = True  # an earlier life of this database may have left some
         self._events = Events("worker.publisher")
@@ -62,12 +66,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish again, for ever, what is in outboxes that nobody holds."""
-        while True:
+        for turn in itertools.count(1):
             await asyncio.sleep(REPUBLISH_S)
             self.ticked_at = time.monotonic()
             try:
                 await self._republish(of_the_dead=True)
-                if self._left_over:
+                if self._left_over or turn % OWN_TURNS == 0:
                     self._left_over = False
                     await self._republish(of_the_dead=False)
             except StoreUnknownError as error:
@@ -77,7 +81,9 @@ class Publisher:
     async def again(self, ids: Sequence[str]) -> None:
         """Publish the results of these jobs again: a reply address came."""
         found = await self._store.outboxes(ids)
-        self.publish([job for job in found if job.id not in self._under_way])
+        busy = {job.id for job in found} & self._under_way
+        self._once_more |= busy  # what is under way clears an older token, not this one
+        self.publish([job for job in found if job.id not in busy])
 
     async def flush(self) -> None:
         """Wait until all that was begun is out, or left in its outbox."""
@@ -123,6 +129,8 @@ class Publisher:
             again = await self._clear(out)
         finally:
             self._under_way.difference_update(job.id for job in jobs)
+        again = [*again, *self._once_more.intersection(job.id for job in jobs)]
+        self._once_more.difference_update(again)
         if again:
             await self.again(again)
 

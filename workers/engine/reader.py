@@ -28,11 +28,11 @@ class Consumer(Protocol):
     """The part of aiokafka's consumer that a reader needs."""
 
     def assignment(self) -> Any: ...  # noqa: ANN401, D102 aiokafka publishes no types
-    async def getmany(self, *, timeout_ms: int, max_records: int) -> Mapping[Any, Sequence[Any]]: ...  # noqa: D102
-    async def commit(self, offsets: Mapping[Any, int]) -> None: ...  # noqa: D102
-    def pause(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102
-    def resume(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102
-    def paused(self) -> Any: ...  # noqa: ANN401, D102
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> Mapping[Any, Sequence[Any]]: ...  # noqa: D102 aiokafka's
+    async def commit(self, offsets: Mapping[Any, int]) -> None: ...  # noqa: D102 aiokafka's
+    def pause(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102 aiokafka's
+    def resume(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102 aiokafka's
+    def paused(self) -> Any: ...  # noqa: ANN401, D102 aiokafka's
 
 
 class Reader:

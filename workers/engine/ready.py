@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from broker.codec import Parsed, parse
 from broker.settings import Settings
 from workers.engine.fair import FairQueue
-from workers.engine.registry import Registry
 from workers.stores.protocol import Claim
 
 OUTPUT_WEIGHT = 4
@@ -32,12 +31,11 @@ class Ready:
 class ReadyQueue:
     """Claimed jobs that wait for a slot here."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._fair: FairQueue[Ready] = FairQueue({priority.name: priority.weight for priority in settings.priorities})
         self._deadline_s = {priority.name: priority.deadline_s for priority in settings.priorities}
         self._last = settings.priorities[-1].name
         self._limit = settings.worker.ready
-        self._registry = registry
         self.first = settings.priorities[0].name
         self._by_id: dict[str, Ready] = {}
         self.changed = asyncio.Event()  # a job came, or a slot is free: the dispatcher looks

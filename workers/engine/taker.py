@@ -7,9 +7,7 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 
 from broker.events import Events
-from workers.engine.leases import Leases
-from workers.engine.ready import ReadyQueue
-from workers.engine.registry import Registry
+from workers.engine.hands import Hands
 from workers.stores.protocol import Claim, Store, StoreUnknownError
 
 BATCH = 256
@@ -23,14 +21,10 @@ BUSY_S = 0.02
 class Taker:
     """Fills the ready queue from the waiting documents."""
 
-    def __init__(
-        self, store: Store, priorities: list[str], *, ready: ReadyQueue, registry: Registry, leases: Leases
-    ) -> None:
+    def __init__(self, store: Store, priorities: list[str], hands: Hands) -> None:
         self._store = store
         self._priorities = priorities
-        self._ready = ready
-        self._registry = registry
-        self._leases = leases
+        self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._nudged = asyncio.Event()
         self._events = Events("worker.taker")
         self.ticked_at = time.monotonic()

@@ -33,7 +33,7 @@ def claim(name: str, *, priority: str = "normal", tenant: str = "acme", **fields
 
 
 def queue(**worker: int) -> ReadyQueue:
-    return ReadyQueue(Settings.model_validate({"worker": worker}), Registry())
+    return ReadyQueue(Settings.model_validate({"worker": worker}))
 
 
 def names(ready: ReadyQueue) -> list[str]:
