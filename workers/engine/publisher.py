@@ -83,7 +83,8 @@ class Publisher:
         found = await self._store.outboxes(ids)
         busy = {job.id for job in found} & self._under_way
         self._once_more |= busy  # what is under way clears an older token, not this one
-        self.publish([job for job in found if job.id not in busy])
+        if free := [job for job in found if job.id not in busy]:
+            self.publish(free)
 
     async def flush(self) -> None:
         """Wait until all that was begun is out, or left in its outbox."""
