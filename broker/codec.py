@@ -140,20 +140,28 @@ def digest(raw: Mapping[str, Any]) -> bytes:
 
 def check(raw: Mapping[str, Any], now: datetime) -> Job | Refusal:
     """Say of a job that is about to be sent what the worker would say of it, as far as that can be seen from here."""
+    payload = written(raw)
+    return payload if isinstance(payload, Refusal) else check_written(raw, payload, now)
+
+
+def written(raw: Mapping[str, Any]) -> bytes | Refusal:
+    """Write a job as JSON, refusing what JSON does not have; what has been read from JSON needs no more than `orjson.dumps`."""
     try:
         payload = orjson.dumps(raw)
     except (TypeError, ValueError) as error:
         return Refusal(Code.UNDECODABLE, f"the job cannot be written as JSON: {error}")
+    if len(payload) <= MAX_RECORD_BYTES and b"null" in payload and not all(map(math.isfinite, floats(raw))):
+        return Refusal(Code.UNDECODABLE, "the job holds NaN or an infinity, which are no JSON; leave them out")
+    return payload
+
+
+def check_written(raw: Mapping[str, Any], payload: bytes, now: datetime) -> Job | Refusal:
+    """Do what `check` does with a job that is written already."""
     if len(payload) > MAX_RECORD_BYTES:
         return Refusal(Code.TOO_LARGE, f"the job has {len(payload):,} bytes; {MAX_RECORD_BYTES:,} are allowed")
-    if b"null" in payload and any(not math.isfinite(number) for number in floats(raw)):
-        return Refusal(Code.UNDECODABLE, "the job holds NaN or an infinity, which are no JSON; leave them out")
     if too_deep(raw, payload):
         return Refusal(Code.UNDECODABLE, f"the job is nested deeper than {DEPTH} levels; flatten it")
-    parsed = _parse(raw, payload, now)
-    if parsed.job is None:
-        return parsed.refusal or Refusal(Code.INVALID_JOB, MEANING[Code.INVALID_JOB])
-    return parsed.job
+    return _judge(raw, payload, now)
 
 
 def _open(value: bytes, named: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes, str | None, str] | NotAJob:
@@ -207,16 +215,20 @@ def _reply(raw: Mapping[str, Any]) -> tuple[str, int | None]:
 
 
 def _parse(raw: Mapping[str, Any], payload: bytes, arrived_at: datetime) -> Parsed:
+    job = _judge(raw, payload, arrived_at)
+    if isinstance(job, Refusal):
+        return _refused(raw, job)
+    return Parsed(job, None, job.operation.value, job.metadata, job.batch_id, job.tags)
+
+
+def _judge(raw: Mapping[str, Any], payload: bytes, arrived_at: datetime) -> Job | Refusal:
     if not raw.keys() <= _KNOWN:  # looked for here, because pydantic would describe each of 100,000
-        return _refused(raw, _unknown(next(name for name in raw if name not in _KNOWN)))
+        return _unknown(next(name for name in raw if name not in _KNOWN))
     try:
         job = Job.model_validate(raw)
     except ValidationError as error:
-        return _refused(raw, _explain(error))
-    refusal = _refusal(job, payload, arrived_at)
-    if refusal is not None:
-        return _refused(raw, refusal)
-    return Parsed(job, None, job.operation.value, job.metadata, job.batch_id, job.tags)
+        return _explain(error)
+    return _refusal(job, payload, arrived_at) or job
 
 
 def _refused(raw: Mapping[str, Any], refusal: Refusal) -> Parsed:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -49,13 +50,13 @@ class Batch(Protocol):
 
 
 class Receipt(Protocol):
-    """Is told what became of a record, by the position that it had in what was handed over."""
+    """Is told what became of records, by the position that the first of a run had in what was handed over."""
 
-    def acknowledged(self, position: int, sent: Sent, /) -> None:
-        """It is on a majority of disks."""
+    def acknowledged(self, position: int, count: int, first: Sent, /) -> None:
+        """They are on a majority of disks, one after the other, the first of them there."""
 
-    def failed(self, position: int, error: AibrokerError, /) -> None:
-        """It is not there, or whether it is there is unknown."""
+    def failed(self, position: int, count: int, error: AibrokerError, /) -> None:
+        """They are not there, or whether they are is unknown."""
 
 
 class OneReceipt:
@@ -66,12 +67,12 @@ class OneReceipt:
     def __init__(self) -> None:
         self.future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
 
-    def acknowledged(self, _position: int, sent: Sent, /) -> None:
+    def acknowledged(self, _position: int, _count: int, first: Sent, /) -> None:
         """Give the place."""
         if not self.future.done():
-            self.future.set_result(sent)
+            self.future.set_result(first)
 
-    def failed(self, _position: int, error: AibrokerError, /) -> None:
+    def failed(self, _position: int, _count: int, error: AibrokerError, /) -> None:
         """Raise the error where the future is awaited."""
         if not self.future.done():
             self.future.set_exception(error)
@@ -90,30 +91,39 @@ class ManyReceipt:
         if not count:
             self.future.set_result({})
 
-    def acknowledged(self, _position: int, _sent: Sent, /) -> None:
-        """Count it."""
-        self._count()
-
-    def failed(self, position: int, error: AibrokerError, /) -> None:
-        """Keep why."""
-        self._failures[position] = error
-        self._count()
-
-    def _count(self) -> None:
-        self._left -= 1
+    def acknowledged(self, _position: int, count: int, _first: Sent, /) -> None:
+        """Count them."""
+        self._left -= count
         if not self._left and not self.future.done():
             self.future.set_result(self._failures)
+
+    def failed(self, position: int, count: int, error: AibrokerError, /) -> None:
+        """Keep why."""
+        self._failures.update(dict.fromkeys(range(position, position + count), error))
+        self._left -= count
+        if not self._left and not self.future.done():
+            self.future.set_result(self._failures)
+
+
+@dataclass(slots=True)
+class Run:
+    """Records of one receipt that were handed over one after the other and stand so in a batch."""
+
+    receipt: Receipt
+    position: int
+    count: int
 
 
 class Load:
     """A batch that is being filled or sent, and the receipts of its records in their order."""
 
-    __slots__ = ("builder", "bytes", "entries")
+    __slots__ = ("builder", "bytes", "records", "runs")
 
     def __init__(self, builder: Batch) -> None:
         self.builder = builder
         self.bytes = 0
-        self.entries: list[tuple[Receipt, int]] = []
+        self.records = 0
+        self.runs: list[Run] = []
 
     def add(self, record: Record, receipt: Receipt, position: int) -> bool:
         """Put the record in; False if it does not fit."""
@@ -121,18 +131,24 @@ class Load:
         if added is None:
             return False
         self.bytes += record.size
-        self.entries.append((receipt, position))
+        self.records += 1
+        last = self.runs[-1] if self.runs else None
+        if last is not None and last.receipt is receipt and last.position + last.count == position:
+            last.count += 1
+        else:
+            self.runs.append(Run(receipt, position, 1))
         return True
 
     def acknowledge(self, topic: str, partition: int, offset: int) -> None:
         """Tell every receipt where its record stands, the first of the batch at `offset`."""
-        for number, (receipt, position) in enumerate(self.entries):
-            receipt.acknowledged(position, Sent(topic, partition, offset + number))
+        for run in self.runs:
+            run.receipt.acknowledged(run.position, run.count, Sent(topic, partition, offset))
+            offset += run.count
 
     def fail(self, error: AibrokerError) -> None:
         """Tell every receipt."""
-        for receipt, position in self.entries:
-            receipt.failed(position, error)
+        for run in self.runs:
+            run.receipt.failed(run.position, run.count, error)
 
 
 class Lane:

@@ -204,7 +204,7 @@ class Sending:
 
     def _fail(self, record: Record, receipt: Receipt, position: int, error: AibrokerError) -> None:
         self._room.give_back(1, record.size)
-        receipt.failed(position, error)
+        receipt.failed(position, 1, error)
 
     def _ripe(self, lane: Lane) -> None:
         lane.lingering = False
@@ -249,7 +249,7 @@ class Sending:
 
     def _settle(self, lane: Lane, load: Load, error: BaseException | None, offset: int) -> None:
         lane.under_way = None
-        self._room.give_back(len(load.entries), load.bytes)
+        self._room.give_back(load.records, load.bytes)
         if error is None:
             load.acknowledge(lane.topic, lane.partition, offset)
         else:
@@ -302,7 +302,7 @@ class Sending:
     def _fail_all(self, error: AibrokerError) -> None:
         for lane in self._lanes.all():
             for load in lane.drain():
-                self._room.give_back(len(load.entries), load.bytes)
+                self._room.give_back(load.records, load.bytes)
                 load.fail(error)
         aside, self._unplaced = self._unplaced, []
         for record, receipt, position in aside:

@@ -29,6 +29,7 @@ from schemas.codes import MEANING, Code
 from schemas.control import CONTROL_TYPE, Action, Control
 from schemas.result import Result
 
+_AHEAD = 2_000  # more would keep the garbage collector busier than the network
 _SKEW = timedelta(seconds=60)  # a worker's clock may be behind ours
 
 
@@ -38,12 +39,6 @@ class _Tracked(NamedTuple):
     record: Record
     slot: Slot
     here: bool
-
-
-class _Untracked(NamedTuple):
-    """A job on its way that nobody holds a handle for."""
-
-    record: Record
 
 
 class Client:
@@ -178,16 +173,18 @@ class Client:
         form, position = self._form(priority, common or {}), -1
         submitted = Submitted(0, 0, [])
 
-        def prepared(job: JobLike) -> _Untracked | None:
+        def prepared(job: JobLike) -> Record | None:
             nonlocal position
             position += 1
             one = prepare(job, form, position, datetime.now(UTC))
             if isinstance(one, Prepared):
-                return _Untracked(one.record)
+                return one.record
             keep(one, submitted, refused)
             return None
 
-        async for chunk in Flow[_Untracked](self._sending, self._send_timeout_s, 5_000).through(jobs, prepared):
+        async for chunk in Flow[Record](self._sending, self._send_timeout_s, _AHEAD, lambda record: record).through(
+            jobs, prepared
+        ):
             submitted.count += len(chunk)
         return submitted
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from broker.codec import Refusal, check
+from broker.codec import Refusal, check_written, written
 from broker.errors import JobRefused
 from broker.lanes import Record
 from schemas.codes import MEANING, Code
@@ -77,7 +77,7 @@ class Form:
 
 def prepare(job: JobLike, form: Form, position: int, now: datetime) -> Prepared | Refused:
     """Make a record of a job, or say why it must not be sent: the codes are those that its result would have."""
-    raw = _fields(job)
+    raw = _read(job) if isinstance(job, bytes | str) else _fields(job)
     if isinstance(raw, Refusal):
         return Refused(position, None, raw.code, raw.message)
     filled = {**form.common, **raw}
@@ -87,27 +87,33 @@ def prepare(job: JobLike, form: Form, position: int, now: datetime) -> Prepared 
     given = filled.get("id")
     if given is None:
         filled["id"] = form.new_id()
-    checked = check(filled, now)
-    if isinstance(checked, Refusal):
-        return Refused(position, given if isinstance(given, str) else None, checked.code, checked.message)
-    key = f"{checked.tenant}/{checked.id}"
+    value = orjson.dumps(filled) if isinstance(job, bytes | str) else written(filled)
+    if not isinstance(value, Refusal):
+        checked = check_written(filled, value, now)
+        if not isinstance(checked, Refusal):
+            key = f"{checked.tenant}/{checked.id}"
+            return Prepared(filled, key, given is None, _record(form, checked.tenant, key, value))
+        value = checked
+    return Refused(position, given if isinstance(given, str) else None, value.code, value.message)
+
+
+def _record(form: Form, tenant: str, key: str, value: bytes) -> Record:
     subject = key.encode()
-    headers = [*form.headers, ("ce_id", subject[len(checked.tenant) + 1 :]), ("ce_subject", subject)]
-    record = Record(form.topic, orjson.dumps(filled), None, headers)
-    return Prepared(filled, key, given is None, record)
+    headers = (*form.headers, ("ce_id", subject[len(tenant) + 1 :]), ("ce_subject", subject))
+    return Record(form.topic, value, None, headers)
 
 
-def _fields(job: JobLike) -> dict[str, Any] | Refusal:
-    if isinstance(job, dict):
-        return job
-    if isinstance(job, Job):
-        return job.model_dump(mode="json", exclude_unset=True)
-    if isinstance(job, Mapping):
-        return dict(job)
+def _read(line: bytes | str) -> dict[str, Any] | Refusal:
     try:
-        raw = orjson.loads(job)
+        raw = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return Refusal(Code.UNDECODABLE, f"the line is not JSON: {error}; {MEANING[Code.UNDECODABLE]}")
     if not isinstance(raw, dict):
         return Refusal(Code.UNDECODABLE, f"the line is no JSON object; {MEANING[Code.UNDECODABLE]}")
     return raw
+
+
+def _fields(job: Mapping[str, Any] | Job) -> dict[str, Any]:
+    if isinstance(job, dict):
+        return job
+    return job.model_dump(mode="json", exclude_unset=True) if isinstance(job, Job) else dict(job)

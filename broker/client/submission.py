@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
 
 from broker.client.jobs import JobLike, Refused
 from broker.errors import AibrokerError, KafkaMissing
@@ -16,15 +17,7 @@ _KEPT = 100
 _TRIES = 3
 
 
-class HasRecord(Protocol):
-    """A job that is ready to be sent."""
-
-    @property
-    def record(self) -> Record:
-        """What is sent."""
-
-
-_Job = TypeVar("_Job", bound=HasRecord)
+_Job = TypeVar("_Job")
 _Answer = TypeVar("_Answer")
 
 Jobs = Iterable[JobLike] | AsyncIterable[JobLike]
@@ -81,10 +74,17 @@ class Flow(Generic[_Job]):
         sending: The way to Kafka.
         timeout_s: How long an acknowledgement may take.
         window: How many jobs may be unacknowledged, about.
+        record: Which record is sent for a job; its `record` by default.
     """
 
-    def __init__(self, sending: Sending, timeout_s: float, window: int) -> None:
-        self._sending, self._timeout_s = sending, timeout_s
+    def __init__(
+        self,
+        sending: Sending,
+        timeout_s: float,
+        window: int,
+        record: Callable[[_Job], Record] = attrgetter("record"),
+    ) -> None:
+        self._sending, self._timeout_s, self._record = sending, timeout_s, record
         self._chunk = max(1, min(_CHUNK, window // 2))
         self._chunks_ahead = max(1, window // self._chunk - 1)
         self._filling: list[_Job] = []
@@ -151,12 +151,12 @@ class Flow(Generic[_Job]):
     async def _hand_over(self) -> None:
         if self._filling:
             chunk, self._filling = self._filling, []
-            future = await _in_time(self._sending.put_many([job.record for job in chunk]), self._timeout_s)
+            future = await _in_time(self._sending.put_many([self._record(job) for job in chunk]), self._timeout_s)
             self._ahead.append((chunk, future))
 
     async def _first(self) -> list[_Job]:
         chunk, future = self._ahead.popleft()
-        await _settled(self._sending, [job.record for job in chunk], future, self._timeout_s)
+        await _settled(self._sending, [self._record(job) for job in chunk], future, self._timeout_s)
         return chunk
 
 
