@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -66,15 +68,26 @@ def submit(  # noqa: PLR0913 each is an option of the command
     with files.opened(file, sys.stdin.buffer) as opened, screen.progress() as bars:
         terms = Terms(batch or files.fingerprint(opened), tenant, deadline)
         reading = Reading(opened, terms, bars, as_json=as_json)
-        ends = asyncio.run(_send(settings, chosen, reading, seal=follow_it)) if settings else reading.checked()
+        with _if_interrupted("not all of it was sent; send it again when you like, no job runs twice"):
+            ends = asyncio.run(_send(settings, chosen, reading, seal=follow_it)) if settings else reading.checked()
     reading.report(sent=not check)
     all_well = not reading.refused
     if settings and ends and follow_it:
-        followed = asyncio.run(follow(settings, chosen, ends, reading.batches, theirs_alone=batch is None))
+        with _if_interrupted(f"the jobs go on; `aibroker status --batch {terms.batch}` says how far they are"):
+            followed = asyncio.run(follow(settings, chosen, ends, reading.batches, theirs_alone=batch is None))
         followed.report(as_json=as_json)
         all_well = all_well and followed.all_succeeded
     if not all_well:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _if_interrupted(sentence: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.say(sentence)
+        raise
 
 
 def _priority(settings: Settings, wanted: str | None) -> str:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -21,10 +21,6 @@ _RUN = 250  # records that go to one partition before the next has its turn
 _ROOM_BYTES = 8_000_000
 _ROOM_RECORDS = 5_000
 _ACKNOWLEDGED_S = 120.0
-
-
-class _Ready(NamedTuple):
-    record: Record
 
 
 class Upload:
@@ -59,8 +55,8 @@ class Upload:
         Raises:
             KafkaMissing: Kafka did not acknowledge some, tried again.
         """
-        flow: Flow[_Ready] = Flow(self._sending, _ACKNOWLEDGED_S, _ROOM_RECORDS)
-        async for _ in flow.through(values, self._ready):
+        flow = Flow(self._sending, _ACKNOWLEDGED_S, _ROOM_RECORDS, _itself)
+        async for _ in flow.through(values, self._record):
             pass
 
     async def seal(self, tenant: str, batch_id: str, total: int) -> None:
@@ -73,11 +69,15 @@ class Upload:
         """Where the topic ends now: who has read up to there has read all that was sent."""
         return await ends_of(self._settings, [self._topic])
 
-    def _ready(self, value: Any) -> _Ready:  # noqa: ANN401 the bytes that `send` was given
+    def _record(self, value: Any) -> Record:  # noqa: ANN401 the bytes that `send` was given
         # Runs go round the partitions, so that all workers read of one file.
         partition = self._sent // _RUN % self._partitions
         self._sent += 1
-        return _Ready(Record(self._topic, value, partition=partition))
+        return Record(self._topic, value, partition=partition)
+
+
+def _itself(record: Record) -> Record:
+    return record
 
 
 async def ends_of(settings: Settings, topics: Sequence[str]) -> Ends:
