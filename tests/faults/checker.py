@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.faults.history import Document, History, Record, amount
 from tests.faults.links import TERMINAL, Links, Problems
-from tests.faults.money import few_calls, one_bill, within_limits
+from tests.faults.money import each_row_told, few_calls, one_bill, within_limits
 
 
 def check(history: History) -> dict[str, list[str]]:
@@ -158,5 +158,6 @@ INVARIANTS: dict[str, Callable[[History, Links], Problems]] = {
     "5": committed_is_kept,
     "6": within_limits,
     "7": nothing_left,
+    "usage": each_row_told,
 }
-"""Each invariant's check, by its number in the contract."""
+"""Each invariant's check, by its number in the contract; `usage` is what the contract guarantees besides."""

@@ -22,6 +22,7 @@ INVARIANTS = {
     "5": "every offset below the committed one has a document or a dead letter",
     "6": "billed spend <= limit + bound; no holds are left",
     "7": "no outbox is left",
+    "usage": "every row of the ledger has at least one event on usage, with the same amount",
 }
 
 

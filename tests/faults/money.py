@@ -27,7 +27,6 @@ def one_bill(history: History, links: Links) -> Problems:
     for key, document in links.documents.items():
         yield from _bill(document, billed.get((key, document["generation"]), []))
     yield from _invoice(history)
-    yield from _told(history)
 
 
 def _bill(document: Document, rows: Sequence[Document]) -> Problems:
@@ -65,8 +64,9 @@ def _billed_by_provider(key: str, row: Document, line: Mapping[str, Any] | None)
         yield f"row {key}: its tokens differ from the invoice's"
 
 
-def _told(history: History) -> Problems:
-    """Every row is told on `usage`, with the same amount."""
+def each_row_told(history: History, links: Links) -> Problems:
+    """Beyond the seven: every row of the ledger is told on `usage`, with the same amount."""
+    del links
     told: dict[str, list[Any]] = defaultdict(list)
     for event in history.usage_events:
         content = event.content if isinstance(event.content, dict) else {}

@@ -283,11 +283,11 @@ def test_a_row_that_is_not_on_the_invoice_is_seen_unless_it_is_estimated(good: H
 
 
 def test_a_row_without_a_usage_event_is_seen(good: History) -> None:
-    assert broken(replace(good, usage_events=good.usage_events[1:])) == {"3"}
+    assert broken(replace(good, usage_events=good.usage_events[1:])) == {"usage"}
 
 
 def test_a_usage_event_without_a_row_is_seen(good: History) -> None:
-    assert broken(replace(good, usage_events=[*good.usage_events, usage_event(row(0, "9.9"), 8)])) == {"3"}
+    assert broken(replace(good, usage_events=[*good.usage_events, usage_event(row(0, "9.9"), 8)])) == {"usage"}
 
 
 def test_a_line_of_the_invoice_without_a_row_needs_a_kill_of_its_own_worker(good: History) -> None:
