@@ -105,7 +105,8 @@ class _World:
             yield
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     def other(self, until_s: float) -> MemoryStore:
         """The lease of another worker, by seconds from the beginning."""
@@ -255,6 +256,49 @@ def test_who_renewed_between_the_reading_and_the_fencing_lives() -> None:
         assert not await world.store.fence(lease)
 
     run(raced())
+
+
+def test_after_an_outage_nobody_is_declared_dead_for_a_whole_lease() -> None:
+    async def life() -> None:
+        world = _World()
+        outages = _Outages(Random(1))
+        world.leases = leases(_Store(world.database, "us", outages), world.loop)
+        world.other(until_s=125)
+        async with world.living():
+            await asyncio.sleep(100)
+            outages.away_until = 140
+            await asyncio.sleep(40 + LEASE_S - 1)
+            assert not world.fenced()
+            await asyncio.sleep(PERIOD_S + 5)
+            assert world.fenced()
+
+    run(life())
+
+
+def test_an_answer_that_came_after_a_gap_is_not_acted_upon() -> None:
+    async def life() -> None:
+        world = _World()
+        outages = _Outages(Random(1))
+
+        class Late(_Store):
+            async def expired_leases(self) -> list[Lease]:
+                read = await MemoryStore.expired_leases(self)
+                if read:
+                    outages.away_until = world.loop.time() + 19
+                    await asyncio.sleep(19)
+                return read
+
+            async def fence(self, lease: Lease) -> bool:
+                raise AssertionError(lease)
+
+        world.leases = leases(Late(world.database, "us", outages), world.loop)
+        world.other(until_s=95)
+        async with world.living():
+            await asyncio.sleep(120)
+            assert outages.away_until > 100
+            assert not world.fenced()
+
+    run(life())
 
 
 def test_jobs_of_the_dead_wait_again_and_count_the_takeover() -> None:
