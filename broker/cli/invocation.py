@@ -1,6 +1,7 @@
 """One run of the command: its environment, its settings, and the local stack whose addresses it uses."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,20 @@ class Invocation:
 
 
 def running_stack(data: Path) -> dict[str, Any] | None:
-    """What `stack.json` in the folder says, None where no stack runs: the file goes when its stack stops."""
+    """What `stack.json` in the folder says, None where no stack runs: it stays behind when its owner was killed."""
     try:
         found = json.loads((data / "stack.json").read_bytes())
-    except (OSError, ValueError):
+        pids = [pid for pid in (*found["pids"]["workers"], *found["pids"].values()) if isinstance(pid, int)]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if not pids or any(map(_lives, pids)) else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
