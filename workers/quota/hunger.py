@@ -28,7 +28,7 @@ class Hunger:
 
     def refuses(self, need: Amounts, now: float) -> bool:
         """Whether a hold would only be refused again."""
-        return False
+        return now < self._until and need.tokens >= self._need.tokens and need.usd >= self._need.usd
 
     def refused(self, need: Amounts, now: float, *, doubtful: bool = False, alone: bool = False) -> None:
         """The book had no room for this hold, or could not be asked."""
