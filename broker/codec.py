@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -38,8 +38,7 @@ _JOB_FIELDS = tuple(Job.model_fields)
 _KNOWN = frozenset(_JOB_FIELDS)
 
 
-@dataclass(slots=True, frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a record stood: the timestamp is the broker's or the producer's, in UTC."""
 
     cluster: str
@@ -65,8 +64,7 @@ class Refusal:
     message: str
 
 
-@dataclass(slots=True, frozen=True)
-class Parsed:
+class Parsed(NamedTuple):
     """What a payload says: the job, or why it cannot run and as much of its envelope as can be read."""
 
     job: Job | None
@@ -77,8 +75,7 @@ class Parsed:
     tags: Mapping[str, str]
 
 
-@dataclass(slots=True, frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A record that is a job: who it is, and what its payload says."""
 
     tenant: str

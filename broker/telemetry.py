@@ -3,9 +3,11 @@
 Sums are kept here in plain dictionaries and handed over at each export, because six SDK calls a job would cost more than everything else about it.
 A span is made only for a job whose `traceparent` says sampled, or for the share of the others that the settings ask for.
 
-Instruments: `aibroker.backlog`, `aibroker.oldest_wait`, `aibroker.outcomes`, `aibroker.tokens`, `aibroker.cost`, `aibroker.call.duration`.
+Instruments: `aibroker.backlog`, `aibroker.oldest_wait`, `aibroker.outcomes`, `aibroker.tokens`, `aibroker.cost`, `aibroker.calls` (by the
+bucket of their duration: the attribute `le` is its upper bound in seconds, and each call counts in one bucket only).
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
@@ -31,7 +33,7 @@ from broker.events import Events
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _SAMPLED_AT = 53  # the flags' last hex digit in "00-<32>-<16>-<2>"
-_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0)
+_BOUNDS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, float("inf"))
 
 
 class JobSpan:
@@ -67,6 +69,7 @@ class Telemetry:
         self._share = options.sampled_share
         self._chance = chance
         self._outcomes: dict[tuple[str, str], int] = defaultdict(int)
+        self._calls: dict[tuple[str, str, str, int], int] = defaultdict(int)
         self._tokens: dict[tuple[str, str, str], int] = defaultdict(int)
         self._cost: dict[str, float] = defaultdict(float)
         self._gauges: Callable[[], Mapping[str, tuple[int, float]]] = dict
@@ -82,9 +85,7 @@ class Telemetry:
 
     def call(self, provider: str, model: str, outcome: str, seconds: float) -> None:
         """A call ended."""
-        if self.on:
-            attributes = {"gen_ai.provider.name": provider, "gen_ai.request.model": model, "aibroker.outcome": outcome}
-            self._duration.record(seconds, attributes)
+        self._calls[provider, model, outcome, bisect_left(_BOUNDS_S, seconds)] += 1
 
     def used(
         self, provider: str, model: str, tenant: str, *, input_tokens: int, output_tokens: int, usd: float
@@ -138,8 +139,8 @@ class Telemetry:
         meter.create_observable_counter("aibroker.outcomes", [self._seen_outcomes], "{job}", "Jobs by their outcome")
         meter.create_observable_counter("aibroker.tokens", [self._seen_tokens], "{token}", "Tokens by direction")
         meter.create_observable_counter("aibroker.cost", [self._seen_cost], "{USD}", "Dollars by tenant, inexact")
-        self._duration = meter.create_histogram(
-            "aibroker.call.duration", "s", "How long calls take", explicit_bucket_boundaries_advisory=_BUCKETS_S
+        meter.create_observable_counter(
+            "aibroker.calls", [self._seen_calls], "{call}", "Calls that took up to `le` seconds"
         )
 
     def _backlog(self, _: CallbackOptions) -> Iterator[Observation]:
@@ -153,6 +154,20 @@ class Telemetry:
     def _seen_outcomes(self, _: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(n, {"priority": priority, "status": status}) for (priority, status), n in self._outcomes.items()
+        ]
+
+    def _seen_calls(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(
+                n,
+                {
+                    "gen_ai.provider.name": provider,
+                    "gen_ai.request.model": model,
+                    "aibroker.outcome": outcome,
+                    "le": _BOUNDS_S[bucket],
+                },
+            )
+            for (provider, model, outcome, bucket), n in self._calls.items()
         ]
 
     def _seen_tokens(self, _: CallbackOptions) -> Iterable[Observation]:

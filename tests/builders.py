@@ -82,7 +82,9 @@ def a_ready(claim: Claim | None = None, **fields: Any) -> Ready:  # noqa: ANN401
 def a_running(**fields: Any) -> Running:  # noqa: ANN401 as `a_claim`
     """A job that was admitted."""
     ready = a_ready(**fields)
-    return Running(ready, datetime.now(UTC), cast("Job", ready.parsed.job), ready.claim.attempts)
+    return Running(
+        ready, datetime.now(UTC), cast("Job", ready.parsed.job), ready.parsed.operation, ready.claim.attempts
+    )
 
 
 def an_answer(content: str = "hi", tokens: Sequence[int] | None = (10, 0, 0, 5, 0)) -> Reply:

@@ -43,8 +43,8 @@ class Admission:
             )
         if "stream" in job.body or "stream_options" in job.body:  # a result is whole
             job = job.model_copy(update={"body": {k: v for k, v in job.body.items() if k not in _DROPPED}})
-        running = Running(ready, datetime.now(UTC), job, ready.claim.attempts)
-        verdict = await self.guards.check_long_request(job.operation.value, job.body)
+        running = Running(ready, datetime.now(UTC), job, ready.parsed.operation, ready.claim.attempts)
+        verdict = await self.guards.check_long_request(running.operation, job.body)
         running.findings.extend(verdict.findings)
         if verdict.action == "block":
             raise Ended(Status.REJECTED, Code.BLOCKED, f"{_found(verdict.findings)}; {MEANING[Code.BLOCKED]}")

@@ -12,9 +12,13 @@ _MOST_UNITS = 10**34
 class Amount(Decimal128):
     """An amount of US dollars and its plain text ("0.0002076"), which is what results and events show."""
 
-    __slots__ = ("text",)
+    __slots__ = ("bid", "text")
 
+    bid: bytes  # kept, because the driver asks for it at each encoding and would make it anew
     text: str
+
+    def __deepcopy__(self, memo: object) -> "Amount":
+        return self  # nothing changes an amount
 
 
 def amount(units: int, scale: int) -> Amount:
@@ -26,7 +30,9 @@ def amount(units: int, scale: int) -> Amount:
     """
     if not (0 <= units < _MOST_UNITS and 0 < scale <= _BIAS):
         raise ValueError(f"{units} x 10^-{scale} is no amount of dollars")
-    made = cast("Amount", Amount.from_bid((units | (_BIAS - scale) << _EXPONENT_AT).to_bytes(16, "little")))
+    bid = (units | (_BIAS - scale) << _EXPONENT_AT).to_bytes(16, "little")
+    made = cast("Amount", Amount.from_bid(bid))
+    made.bid = bid
     digits = str(units).rjust(scale + 1, "0")
     made.text = f"{digits[:-scale]}.{digits[-scale:]}".rstrip("0").rstrip(".")
     return made

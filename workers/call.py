@@ -127,7 +127,7 @@ class Caller:
         row_id = request_id(claim, running.calls)
         left_s = (running.ready.deadline - datetime.now(UTC)).total_seconds()
         timeout_s = max(min(left_s, target.timeout_s, CALL_LIMIT_S), SHORTEST_CALL_S)
-        operation = running.job.operation.value
+        operation = running.operation
         call = provider.build(Request(operation, target.model, running.job.body, row_id), timeout_s)
         if running.job.execution == "at_most_once":
             await self._mark(running)
@@ -159,7 +159,7 @@ class Caller:
             await self._spent(running, target, "cancelled", None)
             raise
         running.sent = sent_before  # this call is over, whatever it says
-        return provider.read(running.job.operation.value, reply, time.time())
+        return provider.read(running.operation, reply, time.time())
 
     async def _stoppable(self, running: Running, work: Awaitable[Any]) -> Any:  # noqa: ANN401 what the work returns
         """Do some work; a job that was told to stop ends or waits instead of passing the cancellation on."""

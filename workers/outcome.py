@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.codes import MEANING, Code
 from schemas.job import Job
@@ -21,6 +21,7 @@ class Running:
     ready: Ready
     started_at: datetime
     job: Job
+    operation: str  # as plain text: an enum's value costs a look-up each time
     attempts: int  # those that count: failed and unknown ones of this generation
     calls: int = 0  # made under this fence
     sent: bool = False  # a call of it is open, or nobody knows what became of one
@@ -30,8 +31,7 @@ class Running:
     stoppable: bool = False  # it waits for something that may be given up
 
 
-@dataclass(slots=True, frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """A provider's answer, what it cost, and whose it is; the row's `billed` is decided by the finish."""
 
     answer: Answer

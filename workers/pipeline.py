@@ -4,7 +4,7 @@ Each stage is an object that the composition root (`app.py`) puts in; a stage en
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.codes import MEANING, Code
@@ -69,7 +69,7 @@ class Pipeline:
 
     async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
         """The outcome of an answered job, after the guards have seen the answer."""
-        operation, answer = running.job.operation.value, answered.answer
+        operation, answer = running.operation, answered.answer
         verdict = await self.admission.guards.check_long_answer(operation, answer.document)
         running.findings.extend(verdict.findings)
         if verdict.action == "block":
@@ -79,7 +79,7 @@ class Pipeline:
             return ended(running.ready, running, blocked, row=answered.row)
         if verdict.body is not answer.document:
             text = json.dumps(verdict.body).encode()  # what is kept where no document can hold the answer
-            answered = replace(answered, answer=answer._replace(document=verdict.body, output=text))
+            answered = answered._replace(answer=answer._replace(document=verdict.body, output=text))
         return succeeded(running, target, answered)
 
 

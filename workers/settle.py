@@ -4,9 +4,8 @@ Instants are cut to milliseconds before they are stored, because a document hold
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.codec import Decoded, Refusal
 from schemas.result import Status
@@ -18,6 +17,7 @@ from workers.route import Target
 from workers.stores.protocol import Claim, Finish
 
 NOTHING = Tokens()
+SUCCEEDED = Status.SUCCEEDED.value
 
 
 def cut(instant: datetime) -> datetime:
@@ -36,8 +36,7 @@ def units_of(result: Mapping[str, Any]) -> float:
     return float(used["input_tokens"] + OUTPUT_WEIGHT * used["output_tokens"])
 
 
-@dataclass(slots=True, frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What a row says of one call: the `n`-th under its fence, and whether its counts are our estimate."""
 
     n: int
@@ -61,7 +60,7 @@ def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: 
         "generation": claim.generation,
         "batch_id": claim.batch_id,
         "priority": claim.priority,
-        "operation": running.job.operation.value,
+        "operation": running.operation,
         "provider": target.provider,
         "credential": target.credential,
         "request_model": target.model,
@@ -100,9 +99,7 @@ def succeeded(running: Running, target: Target, answered: Answered) -> Finish:
         result["output"] = answered.answer.document
     else:
         result["output_text"] = answered.answer.output.decode("utf-8", "replace")
-    return Finish(
-        running.ready.claim.id, running.ready.claim.fence, Status.SUCCEEDED.value, result, row, keep_payload=False
-    )
+    return Finish(running.ready.claim.id, running.ready.claim.fence, SUCCEEDED, result, row, keep_payload=False)
 
 
 def ended(ready: Ready, running: Running | None, end: Ended, *, row: dict[str, Any] | None = None) -> Finish:
@@ -143,7 +140,7 @@ def _result(ready: Ready, running: Running | None, status: Status, *, row: Mappi
         "tenant": claim.tenant,
         "generation": claim.generation,
         "operation": ready.parsed.operation,
-        "status": status.value,
+        "status": str(status),
         "usage": used,
         "cost_usd": row["cost_usd"] if row else NO_DOLLARS,
         "target": None,

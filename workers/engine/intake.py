@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from broker.codec import Decoded, NotAJob, Place, Refusal, decode
 from broker.errors import AibrokerError
@@ -32,8 +33,7 @@ from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, St
 _TERMINAL = frozenset(Status)
 
 
-@dataclass(slots=True, frozen=True)
-class Record:
+class Record(NamedTuple):
     """A record as it was read; `headers` are Kafka's."""
 
     place: Place

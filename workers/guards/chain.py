@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.guards.protocol import Action, Guard
 from workers.guards.texts import Place, answer_texts, replaced, request_texts
@@ -12,8 +11,7 @@ LONG_CHARACTERS = 100_000
 """Above this a scan stops the loop for longer than a thread costs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the guards say: `action` is what was done, `findings` are `GuardFinding`s as plain data, `body` the same object if unchanged."""
 
     action: Action

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
+from typing import Literal
 
 from broker import settings
 from broker.events import Events
 from workers.quota.account import Account
 from workers.quota.book import NOTHING, Amounts, Book, Limit, extended
+from workers.quota.hold import ChunkHold, FreeHold
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Books, Denied, Hold, Key
 from workers.stores.protocol import StoreUnknownError
@@ -30,72 +32,6 @@ class Tenancy:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.hunger = Hunger()
-
-
-class ChunkHold:
-    """A hold of one request; see `Hold`."""
-
-    __slots__ = ("_account", "_held", "_settled", "day")
-
-    def __init__(self, account: Account, day: str, tokens: int, usd: Decimal) -> None:
-        self._account = account
-        self._held: tuple[int, Decimal] | None = (tokens, usd)
-        self._settled: tuple[int, Decimal] | None = None
-        self.day = day
-
-    def settle(self, tokens: int, usd: Decimal) -> None:
-        """Replace the hold by what was used."""
-        if self._held is not None:
-            held_tokens, held_usd = self._held
-            self._account.move(0, tokens - held_tokens, usd - held_usd)
-            self._account.holds -= 1
-            self._held, self._settled = None, (tokens, usd)
-
-    def release(self) -> None:
-        """Give the hold back, unless it was settled."""
-        if self._held is not None:
-            tokens, usd = self._held
-            self._account.move(-1, -tokens, -usd)
-            self._account.holds -= 1
-            self._held = None
-
-    def revoke(self) -> None:
-        """Give back the hold, or what was settled."""
-        self.release()
-        if self._settled is not None:
-            tokens, usd = self._settled
-            self._account.move(-1, -tokens, -usd)
-            self._settled = None
-
-    def __enter__(self) -> "ChunkHold":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class FreeHold:
-    """The hold of a tenant without a limit."""
-
-    __slots__ = ("day",)
-
-    def __init__(self, day: str) -> None:
-        self.day = day
-
-    def settle(self, tokens: int, usd: Decimal) -> None:
-        """Nothing is counted."""
-
-    def release(self) -> None:
-        """Nothing was taken."""
-
-    def revoke(self) -> None:
-        """Nothing was counted."""
-
-    def __enter__(self) -> "FreeHold":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 class Holds:
@@ -157,46 +93,47 @@ class Holds:
             try:
                 async with account.lock:
                     while not account.take(tokens, usd):
-                        if account.shut or tenancy.hunger.refuses(need, self.clock()):
+                        refused = account.shut or tenancy.hunger.refuses(need, self.clock())
+                        if refused or not await self._extend(tenancy, need):
                             return self._denied(tenancy, now)
-                        await self._extend(tenancy, need)
             finally:
                 account.asking -= 1
             return ChunkHold(account, account.key.day, tokens, usd)
         return self._denied(tenancy, now)
 
     # -- chunks --------------------------------------------------------------------------------------------------------
-    async def _extend(self, tenancy: Tenancy, need: Amounts) -> None:
-        """Ask the book for another chunk; afterwards there is one, or the refusal is known. Holds the account's lock."""
+    async def _extend(self, tenancy: Tenancy, need: Amounts) -> bool:
+        """Ask the book for another chunk; False: it was refused, or cannot be had now. The account's lock is held."""
         try:
             for _ in range(_TRIES):
-                if await self._try_extend(tenancy, need):
-                    return
-            tenancy.hunger.refused(need, self.clock(), doubtful=True)
+                extended_or_refused = await self._try_extend(tenancy, need)
+                if extended_or_refused is not None:
+                    return extended_or_refused
         except StoreUnknownError as error:
             self._events.warning("quota.unknown", key=tenancy.account.key.wait_key, reason=str(error))
-            tenancy.hunger.refused(need, self.clock(), doubtful=True)
+        tenancy.hunger.refused(need, self.clock(), doubtful=True)
+        return False
 
-    async def _try_extend(self, tenancy: Tenancy, need: Amounts) -> bool:
-        """Read the book and write it with a larger entry, or note that jobs wait; False: another worker was faster."""
+    async def _try_extend(self, tenancy: Tenancy, need: Amounts) -> bool | None:
+        """Read the book and write it with a larger entry, or note that jobs wait; None: another worker was faster."""
         account = tenancy.account
         book = await self.read_or_begin(account.key)
         if self.incarnation in book.shut:
             account.shut = True
             account.keep(NOTHING)
-            return True
+            return False
         ask = account.ask(need)
         entry = extended(book, self.incarnation, ask, account.limit)
         if entry is None:
             return await self._refuse(tenancy, book, need, ask.have)
         account.written = None  # until the answer is there, and for ever if it is lost
         if not await self.books.swap(account.key, book.granting(self.incarnation, entry)):
-            return False
+            return None
         account.extend(entry, self.clock())
         tenancy.hunger.fed()
         return True
 
-    async def _refuse(self, tenancy: Tenancy, book: Book, need: Amounts, have: Amounts) -> bool:
+    async def _refuse(self, tenancy: Tenancy, book: Book, need: Amounts, have: Amounts) -> Literal[False] | None:
         """Note in the book that jobs wait, so that others give back what they do not use."""
         if not book.waiting or book.grants.get(self.incarnation, have) != have:
             account = tenancy.account
@@ -205,10 +142,10 @@ class Holds:
             if self.incarnation in book.grants:
                 noted = noted.granting(self.incarnation, have)
             if not await self.books.swap(account.key, noted):
-                return False
+                return None
             account.written = noted.grants.get(self.incarnation, NOTHING)
         tenancy.hunger.refused(need, self.clock(), alone=not book.grants.keys() - {self.incarnation})
-        return True
+        return False
 
     async def read_or_begin(self, key: Key) -> Book:
         """The book; where there is none yet, one that knows what the ledger says of this day."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class StoreUnknownError(Exception):
@@ -24,8 +24,7 @@ class State:
     CLAIMED = "claimed"
 
 
-@dataclass(slots=True, frozen=True)
-class Address:
+class Address(NamedTuple):
     """Where a result goes: a topic without the deployment's prefix, and a partition or None for the key's."""
 
     topic: str
@@ -131,8 +130,7 @@ class Finish:
     keep_payload: bool  # true unless it succeeded, so that it can be run again
 
 
-@dataclass(slots=True, frozen=True)
-class Unpublished:
+class Unpublished(NamedTuple):
     """A finished document whose result is still in its outbox; everything that publishing needs."""
 
     id: str
@@ -149,8 +147,7 @@ class Unpublished:
     token: str
 
 
-@dataclass(slots=True, frozen=True)
-class Published:
+class Published(NamedTuple):
     """One document whose ledger row and results are acknowledged."""
 
     id: str

@@ -110,7 +110,8 @@ def test_what_was_counted_is_told_at_each_export(log: _Log) -> None:
     counted.outcome("batch", "failed")
     counted.used("openai", "m", "acme", input_tokens=10, output_tokens=2, usd=0.25)
     counted.used("openai", "m", "acme", input_tokens=5, output_tokens=1, usd=0.5)
-    counted.call("openai", "m", "succeeded", 0.3)
+    for seconds in (0.3, 0.5, 0.6):
+        counted.call("openai", "m", "succeeded", seconds)
     counted.close()
     assert log.metric("aibroker.outcomes") == [
         ({"priority": "normal", "status": "succeeded"}, 3),
@@ -121,9 +122,10 @@ def test_what_was_counted_is_told_at_each_export(log: _Log) -> None:
     assert log.metric("aibroker.cost") == [({"tenant": "acme"}, 0.75)]
     assert log.metric("aibroker.backlog") == [({"priority": "normal"}, 12), ({"priority": "batch"}, 0)]
     assert log.metric("aibroker.oldest_wait") == [({"priority": "normal"}, 3.5), ({"priority": "batch"}, 0.0)]
-    ((attributes, seconds),) = log.metric("aibroker.call.duration")
-    assert seconds == 0.3
-    assert attributes == {
+    counted_calls = log.metric("aibroker.calls")
+    assert [calls for _, calls in counted_calls] == [2, 1]
+    assert [attributes.pop("le") for attributes, _ in counted_calls] == [0.5, 1.0]
+    assert counted_calls[0][0] == {
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "m",
         "aibroker.outcome": "succeeded",
