@@ -76,6 +76,10 @@ async def test_a_call_that_may_have_started_is_repeated_where_that_does_no_harm(
     assert await admission().admit(a_ready(called=True))
 
 
+async def test_a_call_that_must_not_be_repeated_and_was_not_made_is_made() -> None:
+    assert await admission().admit(a_ready(execution="at_most_once"))
+
+
 async def test_after_its_deadline_a_job_expires() -> None:
     ready = a_ready()
     ready.deadline = datetime.now(UTC) - timedelta(milliseconds=1)
