@@ -24,6 +24,8 @@ REPUBLISH_S = 5.0
 """How often outboxes that nobody holds are looked for."""
 OWN_TURNS = 6
 """How many of these turns until our own are looked for: another worker may have died that wanted to send our job's result again."""
+TOLD_S = 2.0
+"""How long the row of an attempt waits at most until its event is acknowledged."""
 BATCH = 256
 
 
@@ -60,9 +62,14 @@ class Publisher:
             self.start(self.record_now(rows))
 
     async def record_now(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows and tell of them; back when they are in the ledger."""
+        """Write rows and tell of them; back when they are in the ledger.
+
+        They are told first, because no outbox keeps these events; a Kafka that is away is waited for a moment only.
+        """
+        sending = self._sending.try_put_many([self._usage(row, None) for row in rows])
+        if sending is not None:
+            await asyncio.wait({sending}, timeout=TOLD_S)
         await self._to_ledger(rows)
-        self._sending.try_put_many([self._usage(row, None) for row in rows])
 
     async def run(self) -> None:
         """Publish again, for ever, what is in outboxes that nobody holds."""
