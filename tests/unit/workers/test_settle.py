@@ -1,7 +1,6 @@
 """What is stored and published of a job's end: rows and results as the schemas say, exact to the last digit."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -45,7 +44,7 @@ def answer(content: str = "hi") -> Answer:
 
 
 def row(running: Running, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 an attempt's fields
-    attempt = replace(Attempt(1, TOKENS, "succeeded", False, 640, "2026-12-01", answer()), **fields)
+    attempt = Attempt(1, TOKENS, "succeeded", False, 640, "2026-12-01", answer())._replace(**fields)
     where = target(running)
     return ledger_row(running, where, attempt, cost=where.price.cost(attempt.tokens), incarnation="us")
 
