@@ -45,8 +45,7 @@ def answer(content: str = "hi") -> Answer:
 
 def row(running: Running, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 an attempt's fields
     attempt = Attempt(1, TOKENS, "succeeded", False, 640, "2026-12-01", answer())._replace(**fields)
-    where = target(running)
-    return ledger_row(running, where, attempt, cost=where.price.cost(attempt.tokens), incarnation="us")
+    return ledger_row(running, target(running), attempt, "us")
 
 
 def answered(running: Running, said: Answer | None = None) -> Answered:
