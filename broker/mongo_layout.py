@@ -33,7 +33,7 @@ INDEXES: dict[str, list[Index]] = {
         _index("batch_id", {"batch_id": 1}, {"batch_id": {"$type": "string"}}),
     ],
     "workers": [_index("living", {"fenced": 1, "until": 1})],
-    "quotas": [],
+    "quotas": [_index("expire_at", {"expire_at": 1}, expireAfterSeconds=0)],
     "batches": [],
 }
 """The indexes of each collection besides `_id`, as the command `createIndexes` takes them."""

@@ -14,7 +14,7 @@ from schemas.usage import USAGE_TYPE
 
 def encode(document: Mapping[str, Any]) -> bytes:
     """JSON of a result or a ledger row as it is stored: instants end in Z, amounts are plain decimal strings."""
-    return orjson.dumps(document, default=_amount, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(document, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
 
 
 def encode_result(result: Mapping[str, Any]) -> bytes:
@@ -26,7 +26,9 @@ def encode_result(result: Mapping[str, Any]) -> bytes:
     return encode({**small, "output_in": "jobs"})
 
 
-def _amount(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not know
+def _plain(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not know
+    if isinstance(value, datetime):
+        return rfc3339(value)
     text: str | None = getattr(value, "text", None)  # an amount that has just been made knows it
     if text is not None:
         return text
@@ -34,6 +36,11 @@ def _amount(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not kn
     if to_decimal is None:
         raise TypeError(type(value).__name__)
     return plain(to_decimal())
+
+
+def rfc3339(at: datetime) -> str:
+    """An instant to the millisecond, in UTC: "2026-12-01T08:00:00.123Z"."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def event_headers(
@@ -46,7 +53,7 @@ def event_headers(
         ("ce_source", source.encode()),
         ("ce_id", event_id.encode()),
         ("ce_subject", subject.encode()),
-        ("ce_time", at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+        ("ce_time", rfc3339(at).encode()),
         ("content-type", b"application/json"),
     ]
     if trace:
@@ -84,5 +91,5 @@ def dead_headers(
         ("aibroker-topic", place.topic.encode()),
         ("aibroker-partition", str(place.partition).encode()),
         ("aibroker-offset", str(place.offset).encode()),
-        ("aibroker-at", now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+        ("aibroker-at", rfc3339(now).encode()),
     ]

@@ -127,7 +127,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     ready = ReadyQueue(settings)
     known = Topics(lambda: kafka.partition_counts(settings))
     publisher = Publisher(store, sending, settings, failpoints)
-    finisher = Finisher(store, publisher, registry, busy=lambda: len(ready) > 0, failpoints=failpoints)
+    finisher = Finisher(store, publisher, registry, ready=ready, failpoints=failpoints)
     leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
     hands = Hands(ready, registry, leases)
     taker = Taker(store, [priority.name for priority in settings.priorities], hands)

@@ -92,7 +92,7 @@ class Dispatcher:
             self.stop_job(job, SHUTDOWN)
 
     def _start(self, group: asyncio.TaskGroup) -> None:
-        while len(self._tasks) < self._slots and self._leases.healthy():
+        while len(self._tasks) < self._slots and len(self._finisher) < self._slots and self._leases.healthy():
             ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
             if ready is None:
                 return

@@ -19,6 +19,7 @@ from workers.engine.batcher import Batcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.persistence import FIRST_RETRY_S, until_known
 from workers.engine.publisher import Publisher
+from workers.engine.ready import ReadyQueue
 from workers.engine.registry import Registry
 from workers.stores.protocol import Claim, Fate, Finish, Store, Unpublished, Waiting
 
@@ -47,7 +48,7 @@ class Finisher:
         store: Where jobs live.
         publisher: What brings finished jobs out.
         registry: Ids are given up here once their outcome is known.
-        busy: Whether more is sure to come soon.
+        ready: While it holds jobs, more is sure to come soon; it is told when there is room.
         failpoints: For tests.
     """
 
@@ -57,16 +58,24 @@ class Finisher:
         publisher: Publisher,
         registry: Registry,
         *,
-        busy: Callable[[], bool],
+        ready: ReadyQueue,
         failpoints: Failpoints,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._registry = registry
         self._failpoints = failpoints
-        self._endings: Batcher[_Ending] = Batcher(self._finish, busy)
-        self._puttings: Batcher[_Putting] = Batcher(self._put_back, busy)
+        self._ready = ready
+        self._endings: Batcher[_Ending] = Batcher(self._finish, self._busy)
+        self._puttings: Batcher[_Putting] = Batcher(self._put_back, self._busy)
         self._events = Events("worker.finisher")
+
+    def __len__(self) -> int:
+        """How many outcomes are not written yet; whoever starts jobs heeds it, because these are claimed still."""
+        return len(self._endings) + len(self._puttings)
+
+    def _busy(self) -> bool:
+        return len(self._ready) > 0
 
     def finish(self, claim: Claim, finish: Finish, fenced: Callable[[], None] = lambda: None) -> None:
         """End a job; from here on its outcome is frozen. `fenced` is called where another worker has it by now."""
@@ -105,6 +114,7 @@ class Finisher:
                 await asyncio.sleep(FIRST_RETRY_S)
 
     def _settled(self, token: str, endings: Sequence[_Ending]) -> None:
+        self._ready.changed.set()
         self._registry.discard(ending.claim.id for ending in endings)
         if endings:
             self._publisher.publish([_unpublished(ending, token) for ending in endings])

@@ -174,15 +174,26 @@ class Intake:
         if not arrivals:
             return
         known = await self._store.read([arrival.decoded.key for arrival in arrivals])
-        for arrival in arrivals:
-            found = known.get(arrival.decoded.key)
-            if found is None:
-                continue
-            if found.state == State.ANNOUNCED:
-                arrival.done = await self._merge(priority, arrival)
-            else:
-                await self._known(arrival, found)
-                arrival.done = True
+        found = [(arrival, known[arrival.decoded.key]) for arrival in arrivals if arrival.decoded.key in known]
+        dealt = (self._duplicate(priority, arrival, document) for arrival, document in found)
+        outcomes = await asyncio.gather(
+            *dealt, return_exceptions=True
+        )  # all end, so that none is begun again meanwhile
+        again = [outcome for outcome in outcomes if isinstance(outcome, str)]
+        if again:
+            await self._publisher.again(again)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _duplicate(self, priority: str, arrival: _Arrival, known: Known) -> str | None:
+        """Deal with one; return its id where its result has to be sent again."""
+        if known.state == State.ANNOUNCED:
+            arrival.done = await self._merge(priority, arrival)
+            return None
+        again = await self._known(arrival, known)
+        arrival.done = True
+        return arrival.decoded.key if again else None
 
     async def _merge(self, priority: str, arrival: _Arrival) -> bool:
         job = self._new(priority, arrival, fits=True, now=datetime.now(UTC))
@@ -191,16 +202,19 @@ class Intake:
             self._ready.accept(claim, arrival.decoded.parsed)
         return claim is not None
 
-    async def _known(self, arrival: _Arrival, known: Known) -> None:
+    async def _known(self, arrival: _Arrival, known: Known) -> bool:
+        """Deal with a record of a job that is known; True: its result has to be sent again."""
+        again = False
         if known.digest != arrival.decoded.digest:
             await self._conflict(arrival)
         elif known.state == State.CLAIMED and known.owner == self._store.owner and arrival.ours:
             await self._adopt(arrival, known)
-            return
+            return False
         elif known.state in _TERMINAL or arrival.reply not in known.replies:
-            await self._answer_again(arrival)
+            again = await self._store.add_reply(arrival.decoded.key, arrival.reply, uuid.uuid4().hex)
         if arrival.ours:
             self._registry.discard([arrival.decoded.key])
+        return again
 
     async def _adopt(self, arrival: _Arrival, known: Known) -> None:
         """Take up what our own insert made when its answer was lost."""
@@ -209,11 +223,6 @@ class Intake:
             self._registry.discard([arrival.decoded.key])  # the audit looks again
         else:
             self._ready.accept(claim, arrival.decoded.parsed)
-
-    async def _answer_again(self, arrival: _Arrival) -> None:
-        key = arrival.decoded.key
-        if await self._store.add_reply(key, arrival.reply, uuid.uuid4().hex):
-            await self._publisher.again([key])
 
     async def _conflict(self, arrival: _Arrival) -> None:
         """Another job has this id: the bytes are kept, and who sent them is told."""

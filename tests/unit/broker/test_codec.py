@@ -356,7 +356,7 @@ def test_a_result_is_json_with_plain_amounts_and_instants_in_z() -> None:
     assert orjson.loads(encode_result(RESULT)) == {
         **RESULT,
         "cost_usd": "0.0002076",
-        "finished_at": "2026-12-01T08:00:00.123000Z",
+        "finished_at": "2026-12-01T08:00:00.123Z",
     }
 
 
@@ -395,7 +395,7 @@ def test_a_usage_event_is_the_row_under_its_id() -> None:
         "id": "u/1/2.1",
         "tenant": "acme",
         "job_id": "x",
-        "recorded_at": "2026-12-01T08:00:00.123000Z",
+        "recorded_at": "2026-12-01T08:00:00.123Z",
         "cost_usd": "0.1",
     }
     headers = dict(usage_headers(row, "urn:aibroker:eu", None))

@@ -56,7 +56,7 @@ OPENAI = {"custom_id": "request-1", "method": "POST", "url": "/v1/chat/completio
 def test_a_result_is_written_as_on_the_wire() -> None:
     line = orjson.loads(result_line(document(submitted({"id": "inv-7", "body": BODY})), Format.AUTO))
     assert line["cost_usd"] == "0.0002076"
-    assert line["finished_at"] == "2026-12-01T08:00:00Z"
+    assert line["finished_at"] == "2026-12-01T08:00:00.000Z"
 
 
 def test_a_line_of_openais_comes_back_in_openais_batch_output() -> None:
