@@ -80,7 +80,7 @@ CATCHES_ALL = {
     "workers/transports/httpx.py",  # a transport that is handed in may raise anything
 }
 
-LINT_EXCEPTIONS = 110
+LINT_EXCEPTIONS = 105
 """How many `noqa` and `type: ignore` the product has at most: this figure only falls."""
 
 MODULE_LINES = 320
@@ -331,7 +331,7 @@ def test_importing_a_module_opens_nothing() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
