@@ -129,7 +129,7 @@ class Prices:
         price, passing = self._look_up(provider, model, service_tier, now)
         if passing:
             self._passing[key] = price, now.replace(second=0, microsecond=0) + timedelta(minutes=1)
-        else:
+        elif price is not None:  # there is no end to the names that jobs make up
             self._known[key] = price
         return price
 

@@ -154,6 +154,12 @@ def test_a_model_is_looked_up_once() -> None:
     prices = Prices(clock=clock)
     first = prices.resolve("openai", "gpt-4o-mini")
     assert prices.resolve("openai", "gpt-4o-mini") is first
-    assert prices.resolve("openai", "no-such-model") is None
-    assert prices.resolve("openai", "no-such-model") is None
-    assert len(looks) == 2
+    assert len(looks) == 1
+
+
+def test_names_that_are_no_models_are_not_kept() -> None:
+    prices = Prices()
+    for number in range(20):
+        assert prices.resolve("openai", f"no-such-model-{number}") is None
+    assert not prices._known
+    assert not prices._passing
