@@ -9,7 +9,6 @@ import pytest
 from broker.codec import parse
 from broker.settings import Settings
 from workers.engine.ready import OUTPUT_WEIGHT, ReadyQueue, output_limit
-from workers.engine.registry import Registry
 from workers.stores.protocol import Address, Claim
 
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
