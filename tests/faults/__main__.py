@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from broker.errors import AibrokerError
 from broker.local.stack import Plan, Stack
 from tests.faults import evidence
 from tests.faults.driver import Outcome, run
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import SCENARIOS, Scenario
 
 BEHAVIOUR = Path(__file__).with_name("behaviour.yaml")
 
@@ -46,10 +48,22 @@ async def _run_all(options: argparse.Namespace, data: Path) -> list[Outcome]:
     async with Stack(plan, progress=_say) as stack:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             for name in [options.only] if options.only else sorted(SCENARIOS):
-                outcome = await run(stack, SCENARIOS[name], seed, options.jobs, logs=data)
+                outcome = await _run_one(stack, SCENARIOS[name], seed, options.jobs, data=data)
                 _tell(outcome)
                 outcomes.append(outcome)
     return outcomes
+
+
+async def _run_one(stack: Stack, scenario: Scenario, seed: int, jobs: int, *, data: Path) -> Outcome:
+    """One run; what kept it from ending is its outcome, so that the others go on."""
+    began = time.monotonic()
+    try:
+        return await run(stack, scenario, seed, jobs, logs=data)
+    except (RuntimeError, AibrokerError, TimeoutError) as error:
+        _say(str(error))
+        for worker in stack.workers:
+            await stack.kill_worker(worker)
+        return Outcome(scenario.name, seed, jobs, round(time.monotonic() - began, 1), incomplete=type(error).__name__)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from tests.faults.workload import SMALL_TENANT, Workload
 
 ARRIVAL_S = 3.0
 ENDS_WITHIN_S = 90.0
+MORE_AFTER_S = 10.0
+MORE = 200
 LIMITS = (Limit(SMALL_TENANT, requests=40),)
 """As in settings.yaml; nobody that is killed at once can settle after its death, so nothing above the limit is allowed."""
 
@@ -38,12 +40,12 @@ class Outcome:
     seed: int
     jobs: int
     seconds: float
-    kills: tuple[dict[str, Any], ...]
-    calls: int
-    repeated_calls: int
-    documents: int
-    dead_letters: int
-    problems: dict[str, list[str]]
+    kills: tuple[dict[str, Any], ...] = ()
+    calls: int = 0
+    repeated_calls: int = 0
+    documents: int = 0
+    dead_letters: int = 0
+    problems: dict[str, list[str]] = field(default_factory=dict)
     incomplete: str = ""
 
     @property
@@ -62,9 +64,12 @@ async def run(stack: Stack, scenario: Scenario, seed: int, jobs: int, *, logs: P
     try:
         await topics.ensure(settings)
         await fleet.start(scenario.beginners(chance))
-        sending = asyncio.create_task(send(services, Workload(seed).sendings(jobs), ARRIVAL_S))
-        await scenario.disturb(fleet, chance, jobs, _elapsed(ENDS_WITHIN_S))
-        accepted = await sending
+        workload = Workload(seed)
+        disturbing = asyncio.create_task(scenario.disturb(fleet, chance, jobs, _elapsed(ENDS_WITHIN_S)))
+        accepted = await send(services, workload.sendings(jobs), ARRIVAL_S)
+        while not (await asyncio.wait({disturbing}, timeout=MORE_AFTER_S))[0]:  # a fault still waits for work
+            accepted += await send(services, workload.sendings(MORE), ARRIVAL_S)
+        await disturbing
         ended = await until_ended(services, ENDS_WITHIN_S)
     finally:
         await fleet.stop()

@@ -58,7 +58,9 @@ def _evidence(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             "calls_open_at_kills": sum(opened),
             "calls": sum(outcome.calls for outcome in outcomes),
             "repeated_calls": sum(outcome.repeated_calls for outcome in outcomes),
-            "problems": {number: sum(len(outcome.problems[number]) for outcome in outcomes) for number in INVARIANTS},
+            "problems": {
+                number: sum(len(outcome.problems.get(number, ())) for outcome in outcomes) for number in INVARIANTS
+            },
             "seconds": round(sum(outcome.seconds for outcome in outcomes)),
         },
         "runs": [_run(outcome) for outcome in outcomes],

@@ -53,8 +53,7 @@ class Fleet:
     async def stop(self) -> None:
         """Ask all to stop, and wait for it."""
         await asyncio.gather(*(self.stack.stop_worker(member.child) for member in self.members))
-        if wrong := [member.child for member in self.members if member.child.exit_code]:
-            raise RuntimeError(f"workers ended with {[child.exit_code for child in wrong]}; see {wrong[0].log}")
+        await self.fallen()
         self.members.clear()
 
     async def kill(self, member: Member) -> Kill:
@@ -65,9 +64,9 @@ class Fleet:
 
     async def fallen(self) -> list[Kill]:
         """Log the workers that have killed themselves since the last look."""
-        gone = [member for member in self.members if not member.child.running]
+        gone = [member for member in self.members if not member.child.running and member.child.exit_code]
         for member in gone:
-            if member.child.exit_code != _KILLED:
+            if member.child.exit_code != _KILLED or not member.fail_at:
                 raise RuntimeError(f"a worker ended with {member.child.exit_code}; its log is {member.child.log}")
             await self.stack.kill_worker(member.child)
         return [await self._log(member, _hit_at(member.child), member.fail_at) for member in gone]

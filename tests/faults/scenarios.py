@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from tests.faults.reading import read_stats
 
 FAILPOINTS = {
     "after_insert": 3,
-    "before_call": 200,
-    "after_call": 200,
-    "after_finish": 12,
-    "after_publish": 12,
-    "before_commit": 3,
+    "before_call": 150,
+    "after_call": 150,
+    "after_finish": 10,
+    "after_publish": 10,
+    "before_commit": 2,
 }
 """Each failpoint, and at which pass at most a worker dies there."""
 OPEN_CALLS = 50
@@ -36,7 +36,7 @@ class Scenario:
 
     name: str
     beginners: Callable[[random.Random], list[str]]
-    disturb: Callable[[Fleet, random.Random, int, Callable[[], bool]], Awaitable[None]]
+    disturb: Callable[[Fleet, random.Random, int, Callable[[], bool]], Coroutine[Any, Any, None]]
     incomplete: Callable[[Sequence[Mapping[str, Any]]], str]
     """Why kills (how, calls open) are not what the scenario is for; "" if they are."""
 
