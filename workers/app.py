@@ -226,7 +226,7 @@ async def _run(parts: Parts, events: Events) -> None:
             await _stop(parts, reading, working, dispatching)
             for task in tasks:
                 task.cancel()
-        await parts.store.stop()
+        await _within(FLUSH_S, parts.store.stop())
     events.info("worker.stopped")
 
 
@@ -248,6 +248,8 @@ async def _stop(
     if late:
         parts.dispatcher.stop_jobs()
         await asyncio.wait(late, timeout=FLUSH_S)
+    for task in (*reading, dispatching):
+        task.cancel()  # what still hangs on a database that is away is taken over by others
     await _within(FLUSH_S, parts.finisher.flush())
     await _within(FLUSH_S, parts.publisher.flush())
     await _within(FLUSH_S, parts.tender.stop())

@@ -15,7 +15,7 @@ from broker.events import Events
 from broker.outgoing import encode
 from schemas.codes import MEANING, Code
 from schemas.result import Status
-from workers.engine.batcher import Batcher
+from workers.engine.batcher import LIMIT, Batcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.persistence import FIRST_RETRY_S, until_known
 from workers.engine.publisher import Publisher
@@ -75,7 +75,8 @@ class Finisher:
         return len(self._endings) + len(self._puttings)
 
     def _busy(self) -> bool:
-        return len(self._ready) > 0
+        """Whether so much waits for a slot that nobody notices when an outcome is written a little later."""
+        return len(self._ready) >= LIMIT
 
     def finish(self, claim: Claim, finish: Finish, fenced: Callable[[], None] = lambda: None) -> None:
         """End a job; from here on its outcome is frozen. `fenced` is called where another worker has it by now."""
@@ -176,11 +177,22 @@ def _smaller(ending: _Ending) -> _Ending:
         result.update(
             status=Status.FAILED.value, code=Code.ANSWER_TOO_LARGE.value, message=MEANING[Code.ANSWER_TOO_LARGE]
         )
+    elif result.get("metadata") is not None:
+        result["metadata"] = None
     else:
-        result.pop("metadata", None)
+        return _bare(ending)
     state = str(result["status"])
     Events("worker.finisher").warning(
         "job.answer_not_storable", job=ending.claim.id, bytes=len(encode(ending.finish.result))
     )
     finish = replace(ending.finish, state=state, result=result, keep_payload=state != Status.SUCCEEDED)
+    return replace(ending, finish=finish)
+
+
+def _bare(ending: _Ending) -> _Ending:
+    """The last resort: an outcome of which every word is ours. Its row is kept in the log, because no collection takes it."""
+    Events("worker.finisher").error("job.outcome_not_storable", job=ending.claim.id, row=ending.finish.row)
+    result = {**ending.finish.result, "status": Status.FAILED.value, "code": Code.INTERNAL.value, "guards": []}
+    result.update(message=MEANING[Code.INTERNAL], target=None, operation=str(result["operation"])[:64])
+    finish = replace(ending.finish, state=Status.FAILED.value, result=result, row=None, keep_payload=True)
     return replace(ending, finish=finish)
