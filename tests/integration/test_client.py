@@ -191,7 +191,8 @@ async def test_a_slow_source_holds_no_acknowledged_job_back(settings: Settings, 
         first = await anext(handles)
         assert (await first.result()).job_id == "first"
         more.set()
-        assert [handle.id async for handle in handles] == ["second"]
+        [second] = [handle async for handle in handles]
+        assert (await second.result()).job_id == "second"
     assert len(responder.jobs) == 2
 
 
