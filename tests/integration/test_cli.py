@@ -204,7 +204,11 @@ def test_the_status_of_a_job_and_of_a_batch(
     )
     assert run(["status", "inv-7", "--json"], environment) == 0
     status = json.loads(capfdbinary.readouterr().out)
-    assert (status["state"], status["code"], status["finished_at"]) == ("expired", "expired", "2026-12-01T08:00:00.000Z")
+    assert (status["state"], status["code"], status["finished_at"]) == (
+        "expired",
+        "expired",
+        "2026-12-01T08:00:00.000Z",
+    )
     assert run(["status", "--batch", "b1", "--json"], environment) == 0
     status = json.loads(capfdbinary.readouterr().out)
     assert status["states"] == {"expired": 1, "waiting": 1}
