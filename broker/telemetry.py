@@ -133,7 +133,10 @@ class Telemetry:
         self._meters = MeterProvider([reader], resource=resource)
         meter = self._meters.get_meter("aibroker")
         meter.create_observable_gauge(
-            "aibroker.backlog", [self._backlog], "{job}", "Lag and documents that wait and are due"
+            "aibroker.backlog",
+            [self._backlog],
+            "{job}",
+            "Lag of this worker's partitions, documents that wait, jobs that are ready here",
         )
         meter.create_observable_gauge("aibroker.oldest_wait", [self._oldest], "s", "How long the oldest job has waited")
         meter.create_observable_counter("aibroker.outcomes", [self._seen_outcomes], "{job}", "Jobs by their outcome")

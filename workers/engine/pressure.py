@@ -38,11 +38,11 @@ class Pressure:
                 reader.hold(full=count >= self._limit)
 
     def gauges(self) -> Mapping[str, tuple[int, float]]:
-        """Priority -> (jobs read and not finished that wait, seconds that the oldest ready one has waited)."""
+        """Priority -> (lag of our partitions, documents that wait and jobs that are ready here; seconds that the oldest ready one has waited)."""
         now = datetime.now(UTC)
         return {
             reader.priority: (
-                self._waiting.get(reader.priority, 0) + self._ready.size(reader.priority),
+                reader.lag() + self._waiting.get(reader.priority, 0) + self._ready.size(reader.priority),
                 self._ready.oldest_s(reader.priority, now),
             )
             for reader in self._readers

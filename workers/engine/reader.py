@@ -32,6 +32,9 @@ class Consumer(Protocol):
     async def commit(self, offsets: Mapping[Any, int]) -> None: ...  # noqa: D102 aiokafka's
     def pause(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102 aiokafka's
     def resume(self, *partitions: Any) -> None: ...  # noqa: ANN401, D102 aiokafka's
+    def highwater(self, partition: object) -> int | None:
+        """The end of a partition, as the last fetch knew it."""
+
     def paused(self) -> Any: ...  # noqa: ANN401, D102 aiokafka's
 
 
@@ -95,6 +98,13 @@ class Reader:
         if full != self._held:
             self._held = full
             self._events.warning("reader.paused" if full else "reader.resumed", priority=self.priority)
+
+    def lag(self) -> int:
+        """Records of this worker's partitions that are not durable yet, as far as the last fetch knew."""
+        if self._consumer is None:
+            return 0
+        ends = ((self._consumer.highwater(place), done) for place, done in self._durable.items())
+        return sum(max(end - done, 0) for end, done in ends if end is not None)
 
     async def revoked(self) -> None:
         """Commit what is durable before the partitions go to somebody else."""
