@@ -50,6 +50,13 @@ def properties(data: Path, port: int, controller_port: int) -> str:
     )
 
 
+def cluster_id(new: Callable[[], uuid.UUID]) -> str:
+    """A new cluster's id, 22 characters of base64; none that begins with a dash, which Kafka's tool takes for an option."""
+    while (made := base64.urlsafe_b64encode(new().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return made
+
+
 class Kafka:
     """A Kafka whose port stays the same over restarts."""
 
@@ -104,8 +111,7 @@ class Kafka:
         return await readiness.port_open(self.port) and await readiness.group_can_join(self.url)
 
     async def _format(self, settings: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = self.program("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings))
+        command = self.program("kafka.tools.StorageTool", "format", "-t", cluster_id(uuid.uuid4), "-c", str(settings))
         child = self._children.start("kafka-format", command, self._environment)
         if not await child.ended(_FORMAT_S) or child.exit_code != 0:
             child.kill()
