@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from broker import kafka, mongo, topics
+from broker.errors import MongoMissing
 from broker.events import Events
 from broker.prices import Prices
 from broker.sending import Sending
@@ -205,7 +206,7 @@ async def _released(store: MongoStore, key: str) -> None:
 async def _run(parts: Parts, events: Events) -> None:
     watchdog = Watchdog(parts.settings.worker.watchdog_s, parts.ticks)
     with _signals() as stopping:
-        await parts.leases.start({"host": platform.node(), "version": version("aibroker")})
+        await _take_lease(parts)
         async with asyncio.TaskGroup() as group:
             lasting = (
                 parts.leases.run(),
@@ -228,6 +229,15 @@ async def _run(parts: Parts, events: Events) -> None:
                 task.cancel()
         await _within(FLUSH_S, parts.store.stop())
     events.info("worker.stopped")
+
+
+async def _take_lease(parts: Parts) -> None:
+    try:
+        await parts.leases.start({"host": platform.node(), "version": version("aibroker")})
+    except StoreUnknownError as error:
+        raise MongoMissing(
+            f"MongoDB did not take this worker's lease in time ({error}): start the worker again"
+        ) from None
 
 
 async def _stop(

@@ -114,9 +114,15 @@ def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> C
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
         return NotAJob(Code.INVALID_CONTROL, f"{field}: {problem['msg']}; {MEANING[Code.INVALID_CONTROL]}")
+    later = _not_supported(control)
+    return control if later is None else NotAJob(Code.NOT_SUPPORTED_YET, f"{later} is not supported yet")
+
+
+def _not_supported(control: Control) -> str | None:
+    """What of a control message belongs to a feature that is not built: a limit that nobody heeds would cost money in silence."""
     if control.action in NOT_SUPPORTED_YET:
-        return NotAJob(Code.NOT_SUPPORTED_YET, f"action: {control.action.value} is not supported yet")
-    return control
+        return f"action: {control.action.value}"
+    return next((name for name in ("max_cost_usd", "max_errors") if getattr(control, name) is not None), None)
 
 
 def _address(control: Control) -> Address | None:
@@ -124,7 +130,6 @@ def _address(control: Control) -> Address | None:
 
 
 def _seal(control: Control, seq: int) -> Seal:
-    limits = {"max_cost_usd": control.max_cost_usd, "max_errors": control.max_errors}
     return Seal(
         id=f"{control.tenant}/{control.batch_id}",
         tenant=control.tenant,
@@ -132,5 +137,4 @@ def _seal(control: Control, seq: int) -> Seal:
         total=control.total or 0,
         reply=_address(control),
         seq=seq,
-        limits={name: limit for name, limit in limits.items() if limit is not None},
     )

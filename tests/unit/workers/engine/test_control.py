@@ -23,6 +23,8 @@ from workers.engine.control import read_control
         (b'{"action": "cancel"}', (), Code.INVALID_CONTROL),
         (b'{"action": "cancel", "job_id": "a", "when": "now"}', (), Code.INVALID_CONTROL),
         (b'{"action": "pause", "tenant": "acme"}', (), Code.NOT_SUPPORTED_YET),
+        (b'{"action": "seal", "batch_id": "b", "total": 1, "max_cost_usd": "5"}', (), Code.NOT_SUPPORTED_YET),
+        (b'{"action": "seal", "batch_id": "b", "total": 1, "max_errors": 0}', (), Code.NOT_SUPPORTED_YET),
         (b'{"action": "cancel", "job_id": "a"}', [("ce_type", b"aibroker.job.v1")], Code.UNKNOWN_VERSION),
     ],
 )
