@@ -70,7 +70,6 @@ class ControlVerbs(Connection):
             "total": seal.total,
             "reply": documents.address_document(seal.reply) if seal.reply else None,
             "seq": seal.seq,
-            "limits": seal.limits,
         }
         with answered(self.timeout_s):
             try:

@@ -6,7 +6,7 @@ read as "no". Every write is acknowledged by a majority, and every read that dec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -173,7 +173,6 @@ class Seal:
     total: int
     reply: Address | None
     seq: int
-    limits: dict[str, Any] = field(default_factory=dict)
 
 
 class Store(Protocol):
