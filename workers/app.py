@@ -24,6 +24,7 @@ from workers.admit import Admission
 from workers.call import Caller
 from workers.engine.audit import Audit
 from workers.engine.control import Controller
+from workers.engine.dead_letters import DeadLetters
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
@@ -130,7 +131,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     publisher = Publisher(store, sending, settings, failpoints)
     finisher = Finisher(store, publisher, registry, ready=ready, failpoints=failpoints)
     leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
-    hands = Hands(ready, registry, leases)
+    hands, dead_letters = Hands(ready, registry, leases), DeadLetters(settings, sending)
     taker = Taker(store, [priority.name for priority in settings.priorities], hands)
     holds = Holds(settings.quotas, around.books, store.owner)
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
@@ -140,16 +141,15 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry
     )
     intake = Intake(
-        settings,
         store,
-        sending=sending,
+        dead_letters=dead_letters,
         publisher=publisher,
         hands=hands,
         taker=taker,
         topics=known,
         failpoints=failpoints,
     )
-    controller = Controller(settings, store, sending=sending, publisher=publisher, topics=known, dispatcher=dispatcher)
+    controller = Controller(store, dead_letters=dead_letters, publisher=publisher, topics=known, dispatcher=dispatcher)
     readers = _readers(settings, intake, around.cluster, failpoints)
     pressure = Pressure(settings, store, readers, ready)
     around.telemetry.watch(pressure.gauges)

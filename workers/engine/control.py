@@ -14,18 +14,14 @@ from pydantic import ValidationError
 
 from broker.codec import NotAJob
 from broker.events import Events
-from broker.lanes import Record as Outgoing
-from broker.outgoing import dead_headers
-from broker.sending import Sending
-from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.control import CONTROL_TYPE, NOT_SUPPORTED_YET, Action, Control
+from workers.engine.dead_letters import DeadLetters
 from workers.engine.dispatcher import Dispatcher
-from workers.engine.intake import Record
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
+from workers.engine.record import Record
 from workers.engine.topics import Topics
-from workers.settle import cut
 from workers.stores.protocol import Address, Seal, Store, StoreUnknownError
 
 LOOK_S = 1.0
@@ -36,17 +32,15 @@ class Controller:
 
     def __init__(
         self,
-        settings: Settings,
         store: Store,
         *,
-        sending: Sending,
+        dead_letters: DeadLetters,
         publisher: Publisher,
         topics: Topics,
         dispatcher: Dispatcher,
     ) -> None:
-        self._settings = settings
         self._store = store
-        self._sending = sending
+        self._dead_letters = dead_letters
         self._publisher = publisher
         self._topics = topics
         self._dispatcher = dispatcher
@@ -70,10 +64,12 @@ class Controller:
         """Do what one record asks; back when that is durable. What cannot be read goes to `jobs.dead`."""
         read = read_control(record.value, record.headers)
         if isinstance(read, NotAJob):
-            await self._bury(record, read)
+            await self._dead_letters.keep(record, read)
             return
         if read.reply_to is not None and not await self._topics.knows(read.reply_to, read.reply_partition):
-            await self._bury(record, NotAJob(Code.REPLY_UNKNOWN, f"reply_to: {MEANING[Code.REPLY_UNKNOWN]}"))
+            await self._dead_letters.keep(
+                record, NotAJob(Code.REPLY_UNKNOWN, f"reply_to: {MEANING[Code.REPLY_UNKNOWN]}")
+            )
             return
         self._events.info(
             "control.handled", action=read.action, tenant=read.tenant, job=read.job_id, batch=read.batch_id
@@ -92,13 +88,6 @@ class Controller:
                 await self._store.seal(_seal(control, seq))
             case _:
                 raise AssertionError(f"{control.action} was read though it is not supported")
-
-    async def _bury(self, record: Record, why: NotAJob) -> None:
-        place = record.place
-        self._events.warning("control.dead", code=why.code, partition=place.partition, offset=place.offset)
-        headers = dead_headers(record.headers, why, place, cut(place.timestamp))
-        out = Outgoing(self._settings.topic("jobs.dead"), record.value, record.key, headers)
-        await (await self._sending.put(out))
 
 
 def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Control | NotAJob:

@@ -9,37 +9,23 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
-from broker.codec import Decoded, NotAJob, Place, Refusal, decode
-from broker.errors import AibrokerError
+from broker.codec import Decoded, NotAJob, Refusal, decode
 from broker.events import Events
-from broker.lanes import Record as Outgoing
-from broker.lanes import Sent
-from broker.outgoing import dead_headers, encode_result, result_headers
-from broker.sending import Sending
-from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.result import Status
+from workers.engine.dead_letters import Burial, DeadLetters
 from workers.engine.failpoints import Failpoints
 from workers.engine.hands import Hands
 from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
 from workers.engine.publisher import Publisher
+from workers.engine.record import Record
 from workers.engine.taker import Taker
 from workers.engine.topics import Topics
 from workers.settle import refused_result
 from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, State, Store, StoreUnknownError
 
 _TERMINAL = frozenset(Status)
-
-
-class Record(NamedTuple):
-    """A record as it was read; `headers` are Kafka's."""
-
-    place: Place
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
 
 
 @dataclass(slots=True)
@@ -57,27 +43,24 @@ class Intake:
     """What the readers hand their batches to.
 
     Args:
-        settings: For names and limits.
         store: Where jobs live.
-        sending: The way to `jobs.dead`.
+        dead_letters: Keep what is no job.
         hands: Take what may run now.
     """
 
     def __init__(
         self,
-        settings: Settings,
         store: Store,
         *,
-        sending: Sending,
+        dead_letters: DeadLetters,
         publisher: Publisher,
         hands: Hands,
         taker: Taker,
         topics: Topics,
         failpoints: Failpoints,
     ) -> None:
-        self._settings = settings
         self._store = store
-        self._sending = sending
+        self._dead_letters = dead_letters
         self._publisher = publisher
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._taker = taker
@@ -87,18 +70,17 @@ class Intake:
 
     async def keep(self, priority: str, records: Sequence[Record]) -> None:
         """Make a batch of one priority durable; back when its offsets are done."""
-        dead: list[tuple[Record, NotAJob]] = []
+        burials: list[Burial] = []
         jobs: list[_Arrival] = []
         for record in records:
             decoded = decode(record.value, record.headers, record.place)
             if isinstance(decoded, NotAJob):
-                dead.append((record, decoded))
+                burials.append(await self._dead_letters.bury(record, decoded))
             else:
                 jobs.append(_Arrival(record, decoded, await self._reply(decoded)))
-        burials = [await self._bury(record, why) for record, why in dead]
         await self._insert_all(priority, jobs)
         self._failpoints.hit("after_insert")
-        await self._acknowledged(burials, dead)
+        await self._dead_letters.kept(burials)
 
     async def _reply(self, decoded: Decoded) -> Address:
         """Where the result goes; an address that does not exist is answered on `results`."""
@@ -229,39 +211,15 @@ class Intake:
         decoded = arrival.decoded
         why = NotAJob(Code.ID_CONFLICT, MEANING[Code.ID_CONFLICT])
         result = refused_result(decoded, Refusal(why.code, why.message), datetime.now(UTC))
-        headers = result_headers(result, decoded.key, self._settings.source, decoded.trace)
-        topic = self._settings.topic(arrival.reply.topic)
-        told = await self._sending.put(
-            Outgoing(topic, encode_result(result), decoded.key.encode(), headers, arrival.reply.partition)
-        )
-        buried = await self._bury(arrival.record, why)
+        told = await self._publisher.tell(result, decoded.key, arrival.reply, decoded.trace)
+        buried = await self._dead_letters.bury(arrival.record, why)
         await asyncio.gather(told, return_exceptions=True)  # the bytes that are kept say the same
-        await self._acknowledged([buried], [(arrival.record, why)])
-
-    # -- what is no job ----------------------------------------------------------------------------------------------
-    async def _bury(self, record: Record, why: NotAJob) -> "asyncio.Future[Sent]":
-        self._events.warning(
-            "record.dead",
-            code=why.code,
-            topic=record.place.topic,
-            partition=record.place.partition,
-            offset=record.place.offset,
-        )
-        headers = dead_headers(record.headers, why, record.place, datetime.now(UTC))
-        return await self._sending.put(Outgoing(self._settings.topic("jobs.dead"), record.value, record.key, headers))
-
-    async def _acknowledged(self, burials: list["asyncio.Future[Sent]"], dead: list[tuple[Record, NotAJob]]) -> None:
-        """Wait until `jobs.dead` has them all; what was not acknowledged is sent again."""
-        for burial, (record, why) in zip(burials, dead, strict=True):
-            future = burial
-            while isinstance((await asyncio.gather(future, return_exceptions=True))[0], AibrokerError):
-                await asyncio.sleep(LONGEST_RETRY_S)
-                future = await self._bury(record, why)
+        await self._dead_letters.kept([buried])
 
     async def _not_storable(self, arrival: _Arrival) -> None:
         self._registry.discard([arrival.decoded.key])
         why = NotAJob(Code.UNDECODABLE, "the job cannot be stored as a document; look at its id, batch_id and headers")
-        await self._acknowledged([await self._bury(arrival.record, why)], [(arrival.record, why)])
+        await self._dead_letters.keep(arrival.record, why)
 
 
 def _claimed(job: NewJob) -> Claim:

@@ -15,8 +15,8 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from broker.codec import Place
 from broker.kafka import RebalanceListener, consumer_options
 from broker.settings import Settings
-from workers.engine.intake import Record
 from workers.engine.reader import LATEST_MS, Reader
+from workers.engine.record import Record
 
 STOP_S = 5.0
 

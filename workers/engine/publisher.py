@@ -6,19 +6,19 @@ Everything is made from what was stored, so that a result which is sent again is
 import asyncio
 import itertools
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.errors import AibrokerError, TopicMissing
 from broker.events import Events
-from broker.lanes import Record
+from broker.lanes import Record, Sent
 from broker.outgoing import encode_result, result_headers, usage_event, usage_headers
 from broker.sending import Sending
 from broker.settings import Settings
 from workers.engine.failpoints import Failpoints
 from workers.engine.persistence import until_known
-from workers.stores.protocol import Insertion, Published, Store, StoreUnknownError, Unpublished
+from workers.stores.protocol import Address, Insertion, Published, Store, StoreUnknownError, Unpublished
 
 REPUBLISH_S = 5.0
 """How often outboxes that nobody holds are looked for."""
@@ -92,6 +92,14 @@ class Publisher:
         self._once_more |= busy  # what is under way clears an older token, not this one
         if free := [job for job in found if job.id not in busy]:
             self.publish(free)
+
+    async def tell(
+        self, result: Mapping[str, Any], key: str, reply: Address, trace: str | None
+    ) -> "asyncio.Future[Sent]":
+        """Hand over a result that no document keeps."""
+        headers = result_headers(result, key, self._settings.source, trace)
+        topic = self._settings.topic(reply.topic)
+        return await self._sending.put(Record(topic, encode_result(result), key.encode(), headers, reply.partition))
 
     async def flush(self) -> None:
         """Wait until all that was begun is out, or left in its outbox."""

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from broker.codec import Place
 from broker.events import Events
 from workers.engine.failpoints import Failpoints
-from workers.engine.intake import Intake, Record
+from workers.engine.intake import Intake
+from workers.engine.record import Record
 
 UNDER_WAY = 2
 POLL_MS = 250
