@@ -32,7 +32,7 @@ class Code(StrEnum):
     BLOCKED = "blocked"
     BACKGROUND_REFUSED = "background_refused"
 
-    # rejected or failed: what the provider said
+    # rejected or failed: what the provider said; expired: what stood in the way until the deadline
     PROVIDER_REJECTED = "provider_rejected"
     MODEL_NOT_FOUND = "model_not_found"
     CONTEXT_TOO_LONG = "context_too_long"
@@ -45,7 +45,7 @@ class Code(StrEnum):
     CREDENTIAL_REFUSED = "credential_refused"
     PROVIDER_QUOTA = "provider_quota"
 
-    # expired, cancelled, dead
+    # expired with nothing in the way, cancelled, dead
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     WORKERS_LOST = "workers_lost"
@@ -69,7 +69,7 @@ MEANING: dict[Code, str] = {
     Code.UNKNOWN_MODEL: "No route is configured for this model; use one that the message names or add a route.",
     Code.UNSUPPORTED_OPERATION: "No target of this model can do this operation; change the operation or the model.",
     Code.COST_LIMIT: "The job may cost more than its max_cost_usd; raise it or lower max_tokens.",
-    Code.QUOTA_EXCEEDED: "The tenant's quota is used up and its policy is to reject; wait for the next window or raise it.",
+    Code.QUOTA_EXCEEDED: "The tenant's quota is used up; wait for the next window or raise it.",
     Code.BLOCKED: "A guard blocked the content; change it as the message says.",
     Code.BACKGROUND_REFUSED: "`background` makes no sense behind a queue; leave it out of the body.",
     Code.PROVIDER_REJECTED: "The provider refused the request; change the body as its message says.",

@@ -27,7 +27,8 @@ _MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
 _CODES = """# Codes
 
 Every code that a result, a dead letter or a refused submission can carry, and what to do about it. Codes are stable; a message may say more than the
-sentence here. This page is made by `make schemas`.
+sentence here. A job that waited until its deadline is `expired` with the code of what stood in its way last; only where there was nothing (it had no
+turn), its code is `expired`, too. This page is made by `make schemas`.
 
 | code | meaning |
 |---|---|

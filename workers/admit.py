@@ -9,7 +9,7 @@ from schemas.result import Status
 from workers.engine.ready import Ready
 from workers.engine.topics import Topics
 from workers.guards.chain import Chain
-from workers.outcome import Ended, Postponed, Running
+from workers.outcome import Ended, Postponed, Running, expired
 
 _DROPPED = frozenset({"stream", "stream_options"})
 MAX_TAKEOVERS = 10
@@ -65,7 +65,7 @@ def _runnable(ready: Ready) -> Job:
     if claim.called and parsed.job.execution == "at_most_once":
         raise Ended(Status.FAILED, Code.OUTCOME_UNKNOWN)
     if now >= ready.deadline:
-        raise Ended(Status.EXPIRED, Code.EXPIRED)
+        raise expired(claim.last_failure)
     if parsed.job.not_before is not None and parsed.job.not_before > now:
         raise Postponed(parsed.job.not_before, "scheduled")
     return parsed.job

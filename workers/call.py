@@ -18,7 +18,7 @@ from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
 from workers.engine.ready import ASSUMED_OUTPUT, output_limit
 from workers.gates import Gates
-from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running
+from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expired
 from workers.providers.errors import failure_without_reply
 from workers.providers.protocol import Answer, ErrorClass, Failure, Provider, Request, Tokens
 from workers.quota.protocol import Hold
@@ -92,26 +92,28 @@ class Caller:
         while True:
             now = time.time()
             if datetime.now(UTC) >= running.ready.deadline:
-                raise Ended(Status.EXPIRED, Code.EXPIRED)
+                raise expired(running.ready.claim.last_failure)
             if running.stopped is not None:
                 raise _stop(running)
             if not self.leases.healthy():
                 raise Postponed(datetime.now(UTC), "lease")
-            blocks: list[tuple[float, str, str]] = []
+            blocks: list[tuple[float, str, str, str]] = []
             for target in targets:
                 block = self._blocked(target, now)
                 if block is None:
                     return target
                 blocks.append(block)
-            until, why, key = min(blocks)
+            until, why, key, running.ready.claim.last_failure = min(blocks)
             await self._pause(running, until - now, why, key or None)
 
-    def _blocked(self, target: Target, now: float) -> tuple[float, str, str] | None:
+    def _blocked(self, target: Target, now: float) -> tuple[float, str, str, str] | None:
+        """Until when a target is closed, why, the key that may open it earlier, and the code of what closed it."""
         cooldown = self.gates.gate(target.credential, target.model).cooldown_until
         if cooldown > now:
-            return cooldown, "rate_limited", ""
-        until = self.gates.breaker(target.credential).blocked(now)
-        return None if until is None else (until, "credential", f"credential:{target.credential}")
+            return cooldown, "rate_limited", "", Code.RATE_LIMITED
+        breaker = self.gates.breaker(target.credential)
+        until = breaker.blocked(now)
+        return None if until is None else (until, "credential", f"credential:{target.credential}", breaker.code)
 
     async def _pause(self, running: Running, seconds: float, why: str, key: str | None) -> None:
         """Wait in memory, or as a document where it takes longer."""
@@ -201,6 +203,7 @@ class Caller:
 
     async def _failed(self, running: Running, target: Target, failure: Failure) -> None:
         """Back where another call may be tried at once; else the job ends or waits."""
+        running.ready.claim.last_failure = failure.code
         self.events.debug(
             "call.failed", job=running.ready.claim.id, error_class=failure.error_class.value, code=failure.code
         )
@@ -213,7 +216,7 @@ class Caller:
             case ErrorClass.REJECTED:
                 raise Ended(Status.REJECTED, failure.code, failure.message)
             case ErrorClass.CREDENTIAL:
-                until = breaker.refused(now)
+                until = breaker.refused(now, failure.code)
                 self.events.error("credential.refused", credential=target.credential, code=failure.code, until=until)
             case ErrorClass.THROTTLED:
                 gate = self.gates.gate(target.credential, target.model)

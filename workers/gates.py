@@ -6,6 +6,8 @@ A cooldown is the longer of what stands and what is new. A credential that was r
 from dataclasses import dataclass, field
 from random import Random
 
+from schemas.codes import Code
+
 FIRST_BREAK_S = 15.0
 LONGEST_BREAK_S = 600.0
 PROBE_S = 60.0
@@ -47,6 +49,7 @@ class Breaker:
     open_until: float = 0.0
     break_s: float = 0.0
     probe_until: float = 0.0  # a probe is under way, and given up by then
+    code: Code = Code.CREDENTIAL_REFUSED  # what the provider said last
 
     def blocked(self, now: float) -> float | None:
         """Until when nothing goes through; None: go. The first to go through after a break probes for all."""
@@ -59,8 +62,9 @@ class Breaker:
         self.probe_until = now + PROBE_S
         return None
 
-    def refused(self, now: float) -> float:
+    def refused(self, now: float, code: Code = Code.CREDENTIAL_REFUSED) -> float:
         """The credential was refused; return until when it rests. Calls that were under way when the break began do not prolong it."""
+        self.code = code
         if now < self.open_until:
             return self.open_until
         self.break_s = min(self.break_s * 2, LONGEST_BREAK_S) or FIRST_BREAK_S

@@ -50,6 +50,14 @@ class Ended(Exception):  # noqa: N818 what happened to the job, not an error
         self.message = message or MEANING[code]
 
 
+def expired(last_failure: str | None) -> Ended:
+    """The end of a job whose deadline passed; where something stood in its way, that is its code, because that is what to change."""
+    if last_failure not in MEANING:
+        return Ended(Status.EXPIRED, Code.EXPIRED)
+    code = Code(last_failure)
+    return Ended(Status.EXPIRED, code, f"The deadline passed; what stood in the way last: {MEANING[code]}")
+
+
 class Postponed(Exception):  # noqa: N818 what happened to the job, not an error
     """The job has to wait until `until` because of `why`; `wait_key` names what may release it earlier."""
 

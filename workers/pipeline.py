@@ -65,6 +65,8 @@ class Pipeline:
             return held
         if held.policy == "reject":
             raise Ended(Status.REJECTED, Code.QUOTA_EXCEEDED, held.message)
+        if not held.doubtful:
+            running.ready.claim.last_failure = Code.QUOTA_EXCEEDED
         raise Postponed(held.until, "quota", held.wait_key)
 
     async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
@@ -87,4 +89,7 @@ def _waiting(ready: Ready, running: Running | None, wait: Postponed) -> Waiting:
     attempts = running.attempts if running else ready.claim.attempts
     nothing_sent = running is None or not running.sent
     due_at = min(wait.until, ready.deadline)  # where it ends as expired, told at once
-    return Waiting(ready.claim.id, ready.claim.fence, due_at, wait.why, attempts, wait.wait_key, nothing_sent)
+    claim = ready.claim
+    return Waiting(
+        claim.id, claim.fence, due_at, wait.why, attempts, wait.wait_key, nothing_sent, last_failure=claim.last_failure
+    )

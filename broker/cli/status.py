@@ -15,10 +15,12 @@ _SHOWN = {"payload": 0, "digest": 0, "row": 0, "result.output": 0, "result.outpu
 _REASONS = {
     "queued": "there are more jobs than workers have room for",
     "scheduled": "its not_before is not reached",
-    "backoff": "it failed and is tried again later",
-    "throttled": "the provider's rate limit is used up",
+    "retry": "it failed and is tried again later",
+    "not_sent": "the provider could not be reached; it is tried again later",
+    "rate_limited": "the provider's rate limit is used up",
     "quota": "the tenant's quota is used up; it goes on in the next window, or when the quota is raised",
-    "credential": "the provider refused the key; renew it in the settings",
+    "credential": "the provider refused the key, or its account has no credit left; renew it or top it up",
+    "lease": "its worker is not sure that it is alive to the others; it or another one takes it again",
     "taken_over": "its worker died; another one takes it",
     "handed_back": "its worker was stopped; another one takes it",
 }
@@ -92,6 +94,7 @@ def job_status(document: dict[str, Any]) -> dict[str, Any]:
         "why_waiting": why,
         "meaning": _REASONS.get(str(why)) if why else meaning(result.get("code")) or None,
         "due_at": document.get("due_at") if why else None,
+        "last_failure": document.get("last_failure") if why else None,
         "priority": document.get("priority"),
         "batch_id": document.get("batch_id"),
         "generation": document.get("generation"),

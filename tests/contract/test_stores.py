@@ -454,6 +454,15 @@ async def test_called_is_taken_back_only_when_surely_nothing_was_sent(world: Wor
     }
 
 
+async def test_a_wait_keeps_the_code_of_the_last_failure_until_another_one_has_one(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job()])
+    for fence, failure in enumerate(("rate_limited", None, "not_sent", None), 1):
+        assert await store.wait([put_back(fence=fence, last_failure=failure)]) == [Fate.DONE]
+        [claim] = await take(store, "acme/1")
+        assert claim.last_failure == ("not_sent" if fence > 2 else "rate_limited")
+
+
 async def test_what_waits_on_a_key_is_released_oldest_first_up_to_the_limit(world: World) -> None:
     store = world.store("us")
     await store.insert([job(f"acme/{n}") for n in range(4)])

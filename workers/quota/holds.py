@@ -214,7 +214,7 @@ class Holds:
         hunger.denied(moment)
         if account.shut or hunger.doubtful:
             message = f"the quota of tenant {key.tenant} cannot be asked now"
-            return Denied("wait", key.wait_key, now + self._about(SHORT_S), message)
+            return Denied("wait", key.wait_key, now + self._about(SHORT_S), message, doubtful=True)
         message = f"tenant {key.tenant} has used its quota of {key.day} ({_written(account.limit)})"
         if account.policy == "wait":
             return Denied("wait", key.wait_key, end_of(now) + self.chance.random() * SPREAD, message)

@@ -33,6 +33,7 @@ class Denied:
     wait_key: str
     until: datetime
     message: str
+    doubtful: bool = False  # nobody could be asked, so it may be that there is room
 
 
 class Hold(Protocol):

@@ -160,6 +160,8 @@ class MemoryStore(MemoryIncarnation):
         job.pop("token", None)
         if wanted.wait_key is not None:
             job["wait_key"] = wanted.wait_key
+        if wanted.last_failure is not None:
+            job["last_failure"] = wanted.last_failure
         if wanted.nothing_sent:
             job.pop("called", None)
         return Fate.DONE

@@ -44,8 +44,8 @@ def claim(id_: str, job: Job) -> Claim:
     """A job that was just claimed."""
     names = ("uid", "generation", "fence", "tenant", "job_id", "priority", "payload", "arrived_at", "replies_n")
     fields = {name: job[name] for name in (*names, "batch_id", "trace", "attempts", "takeovers")}
-    called, cancel = job.get("called", False), job.get("cancel")
-    return Claim(id=id_, replies=tuple(job["replies"]), called=called, cancel=cancel, **fields)
+    fields |= {"called": job.get("called", False), "cancel": job.get("cancel"), "last_failure": job.get("last_failure")}
+    return Claim(id=id_, replies=tuple(job["replies"]), **fields)
 
 
 def known(job: Job) -> Known:

@@ -27,7 +27,7 @@ CLAIM_FIELDS = dict.fromkeys(
             "replies",
             "replies_n",
         ),
-        *("batch_id", "trace", "attempts", "takeovers", "called", "cancel"),
+        *("batch_id", "trace", "attempts", "takeovers", "called", "cancel", "last_failure"),
     ),
     1,
 )
@@ -141,6 +141,8 @@ def wait_statement(job: Waiting, owner: str) -> Document:
     gone: Document = {"token": 1}
     if job.wait_key is not None:
         changed["wait_key"] = job.wait_key
+    if job.last_failure is not None:
+        changed["last_failure"] = job.last_failure
     if job.nothing_sent:
         gone["called"] = 1
     return {
@@ -200,6 +202,7 @@ def claim(document: Mapping[str, Any]) -> Claim:
         takeovers=document["takeovers"],
         called=document.get("called", False),
         cancel=document.get("cancel"),
+        last_failure=document.get("last_failure"),
     )
 
 

@@ -71,6 +71,7 @@ class Claim:
     takeovers: int = 0
     called: bool = False
     cancel: str | None = None  # the reason of a cancel that waits for its owner ("" without one)
+    last_failure: str | None = None  # the code of what stood in its way last, in this generation
 
 
 @dataclass(slots=True, frozen=True)
@@ -116,6 +117,7 @@ class Waiting:
     attempts: int
     wait_key: str | None = None  # what it waits on, such as "quota:acme:2026-12-01"; `release` makes it due
     nothing_sent: bool = True  # surely no call is open, or of unknown outcome: `called` is taken back
+    last_failure: str | None = None  # None: what the document says stays
 
 
 @dataclass(slots=True)

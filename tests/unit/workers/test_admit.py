@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.codes import Code
+from schemas.codes import MEANING, Code
 from schemas.result import Status
 from tests.builders import BODY, a_ready
 from workers.admit import MAX_TAKEOVERS, Admission
@@ -80,12 +80,19 @@ async def test_a_call_that_must_not_be_repeated_and_was_not_made_is_made() -> No
     assert await admission().admit(a_ready(execution="at_most_once"))
 
 
-async def test_after_its_deadline_a_job_expires() -> None:
-    ready = a_ready()
+@pytest.mark.parametrize(
+    ("last_failure", "code"),
+    [(None, Code.EXPIRED), ("not_sent", Code.NOT_SENT), ("a newer worker's", Code.EXPIRED)],
+)
+async def test_after_its_deadline_a_job_expires_with_what_stood_in_its_way(
+    last_failure: str | None, code: Code
+) -> None:
+    ready = a_ready(last_failure=last_failure)
     ready.deadline = datetime.now(UTC) - timedelta(milliseconds=1)
     with pytest.raises(Ended) as ended:
         await admission().admit(ready)
-    assert (ended.value.status, ended.value.code) == (Status.EXPIRED, Code.EXPIRED)
+    assert (ended.value.status, ended.value.code) == (Status.EXPIRED, code)
+    assert ended.value.message.endswith(MEANING[code])
 
 
 async def test_a_cancel_goes_before_everything_else() -> None:

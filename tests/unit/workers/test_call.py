@@ -1,6 +1,7 @@
 """Error classes decide money and retries: what follows each answer, and what is on the ledger afterwards."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from schemas.codes import Code
 from tests.builders import BODY, Bench, an_answer, an_error, one_after_another, some_settings
 from tests.virtual_time import run
 from workers.call import FencedJobError
@@ -147,6 +149,50 @@ def test_a_credential_that_works_again_releases_those_that_waited() -> None:
         return bench
 
     assert run(life()).released == ["credential:main"]
+
+
+NO_CREDIT = Reply(429, {}, b'{"error": {"message": "pay", "type": "insufficient_quota", "code": "insufficient_quota"}}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (NotSent("no route"), "not_sent"),
+        (an_error(429, retry_after="30"), "rate_limited"),
+        (an_error(401), "credential_refused"),
+        (NO_CREDIT, "provider_quota"),
+        (an_error(500, retry_after="10"), "provider_error"),
+    ],
+)
+def test_a_job_that_waits_remembers_what_stood_in_its_way(answer: Outcome, code: str) -> None:
+    assert waiting(answer)[1].last_failure == code
+
+
+@pytest.mark.parametrize("code", [Code.RATE_LIMITED, Code.PROVIDER_QUOTA])
+def test_a_job_that_never_got_to_call_remembers_what_others_were_told(code: Code) -> None:
+    bench = Bench(one_after_another(an_answer()))
+    if code is Code.RATE_LIMITED:
+        bench.gates.gate("main", "m").cool(time.time() + 60)
+    else:
+        bench.gates.breaker("main").refused(time.time(), code)
+    wait = run(bench.process())
+    assert isinstance(wait, Waiting)
+    assert (wait.last_failure, bench.transport.calls) == (code, [])
+
+
+def test_a_job_whose_deadline_passes_between_two_attempts_says_what_stood_in_the_way() -> None:
+    async def life() -> Any:  # noqa: ANN401 a finish or a wait
+        def refuse(_: Call) -> Reply:
+            ready.deadline = datetime.now(UTC)
+            return an_error(429, retry_after_ms="1")
+
+        bench = Bench(refuse)
+        ready = await bench.claimed()
+        return await bench.pipeline.process(ready, bench.under_way)
+
+    end = run(life())
+    assert isinstance(end, Finish)
+    assert (end.state, end.result["code"]) == ("expired", "rate_limited")
 
 
 def test_a_failure_is_tried_again_as_often_as_the_job_says() -> None:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from schemas.codes import Code
-from tests.builders import BODY, Bench, SomeQuota, an_answer, an_error, one_after_another, some_settings
+from tests.builders import BODY, Bench, SomeQuota, a_ready, an_answer, an_error, one_after_another, some_settings
 from workers.quota.protocol import Denied
 from workers.stores.protocol import Fate, Finish, Waiting
 from workers.transports.protocol import Call, Reply
@@ -110,10 +110,41 @@ async def test_at_the_limit_a_job_waits_or_is_rejected(policy: Any) -> None:  # 
     if policy == "wait":
         assert isinstance(end, Waiting)
         assert (end.due_at, end.why_waiting, end.wait_key) == (tomorrow, "quota", "quota:acme:2026-12-01")
+        assert end.last_failure == "quota_exceeded"
     else:
         assert isinstance(end, Finish)
         assert (end.state, end.result["code"]) == ("rejected", "quota_exceeded")
         assert end.result["message"] == "100 requests a day are used up"
+
+
+async def test_a_job_does_not_say_that_a_quota_is_used_up_which_nobody_could_ask() -> None:
+    denied = Denied("wait", "quota:acme:2026-12-01", datetime.now(UTC) + timedelta(seconds=3), "no", doubtful=True)
+    end = await Bench(one_after_another(an_answer()), quota=SomeQuota(denied)).process()
+    assert isinstance(end, Waiting)
+    assert (end.why_waiting, end.last_failure) == ("quota", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "remedy"),
+    [
+        (an_error(429, retry_after="30"), "rate_limited", "send later or give more time"),
+        (an_error(401), "credential_refused", "renew the key"),
+    ],
+)
+async def test_a_job_that_waited_until_its_deadline_says_what_stood_in_the_way(
+    answer: Reply, code: str, remedy: str
+) -> None:
+    bench = Bench(one_after_another(answer))
+    wait = await bench.process()
+    assert await bench.store.wait([wait]) == [Fate.DONE]
+    [claim] = await bench.store.take([wait.id], "token", wait.due_at)
+    ready = a_ready(claim)
+    ready.deadline = datetime.now(UTC) - timedelta(seconds=1)
+    end = await bench.pipeline.process(ready, bench.under_way)
+    assert isinstance(end, Finish)
+    assert (end.state, end.result["code"]) == ("expired", code)
+    assert end.result["message"].startswith("The deadline passed; ")
+    assert remedy in end.result["message"]
 
 
 async def test_a_wait_goes_back_to_the_store() -> None:

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from broker.cli.status import job_status
 
 ARRIVED = datetime(2026, 12, 1, 8, tzinfo=UTC)
@@ -21,6 +23,15 @@ def test_a_waiting_job_says_why_and_until_when() -> None:
     status = told(why_waiting="quota", due_at=ARRIVED, attempts=2)
     assert (status["why_waiting"], status["due_at"], status["attempts"]) == ("quota", ARRIVED, 2)
     assert "quota is used up" in status["meaning"]
+
+
+@pytest.mark.parametrize("why", ["queued", "scheduled", "retry", "not_sent", "rate_limited", "credential", "lease"])
+def test_every_reason_to_wait_has_a_sentence(why: str) -> None:
+    assert told(why_waiting=why, last_failure="not_sent")["meaning"]
+
+
+def test_a_waiting_job_says_what_stood_in_its_way_last() -> None:
+    assert told(why_waiting="handed_back", last_failure="rate_limited")["last_failure"] == "rate_limited"
 
 
 def test_a_finished_job_says_what_came_out_and_whether_it_was_told() -> None:

@@ -202,7 +202,7 @@ async def test_a_rejection_waits_until_the_others_had_time_to_give_back() -> Non
     await held(worker(books, limit(requests=10, policy="reject"), name="w2"))
     holds = worker(books, limit(requests=1, policy="reject"), clock=clock)
     first = await denied(holds)
-    assert first.policy == "wait"
+    assert (first.policy, first.doubtful) == ("wait", False)
     assert first.until - NOW < timedelta(seconds=10)
     clock.seconds += CALL_IN_S
     assert (await denied(holds)).policy == "reject"
@@ -236,7 +236,7 @@ async def test_who_cannot_reach_the_database_has_the_job_wait_a_moment() -> None
     books.away = True
     holds = worker(books, limit(requests=10, policy="reject"), clock=clock)
     refusal = await denied(holds)
-    assert refusal.policy == "wait"
+    assert (refusal.policy, refusal.doubtful) == ("wait", True)
     assert refusal.until - NOW < timedelta(seconds=10)
     books.away = False
     clock.seconds += 1
