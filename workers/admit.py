@@ -47,7 +47,8 @@ class Admission:
         verdict = await self.guards.check_long_request(running.operation, job.body)
         running.findings.extend(verdict.findings)
         if verdict.action == "block":
-            raise Ended(Status.REJECTED, Code.BLOCKED, f"{_found(verdict.findings)}; {MEANING[Code.BLOCKED]}")
+            message = f"{_found(verdict.findings)}; {MEANING[Code.BLOCKED]}"
+            raise Ended(Status.REJECTED, Code.BLOCKED, message, findings=verdict.findings)
         if verdict.body is not job.body:
             running.job = job.model_copy(update={"body": verdict.body})
         return running

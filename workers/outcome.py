@@ -1,5 +1,6 @@
 """What a job in hand knows, and how it leaves the pipeline: finished, or put back to wait until T because R."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -41,13 +42,16 @@ class Answered(NamedTuple):
 
 
 class Ended(Exception):  # noqa: N818 what happened to the job, not an error
-    """The job ends here without an answer."""
+    """The job ends here without an answer; `findings` are the guards' of a job that was not admitted."""
 
-    def __init__(self, status: Status, code: Code, message: str = "") -> None:
+    def __init__(
+        self, status: Status, code: Code, message: str = "", *, findings: Sequence[dict[str, Any]] = ()
+    ) -> None:
         super().__init__(message or MEANING[code])
         self.status = status
         self.code = code
         self.message = message or MEANING[code]
+        self.findings = findings
 
 
 def expired(last_failure: str | None) -> Ended:

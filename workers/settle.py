@@ -107,6 +107,8 @@ def ended(ready: Ready, running: Running | None, end: Ended, *, row: dict[str, A
     claim, billed = ready.claim, {**row, "billed": True} if row is not None else None
     result = _result(ready, running, end.status, row=billed)
     result["code"], result["message"] = end.code.value, end.message
+    if end.findings:
+        result["guards"] = list(end.findings)
     return Finish(claim.id, claim.fence, end.status.value, result, billed, keep_payload=True)
 
 

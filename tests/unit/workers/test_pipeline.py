@@ -192,6 +192,7 @@ async def test_an_answer_that_a_guard_blocks_is_billed_but_not_told() -> None:
     assert end.row is not None
     assert end.row["billed"] is True
     assert end.result["cost_usd"] == end.row["cost_usd"]
+    assert end.result["guards"] == [{"guard": "pii", "direction": "output", "action": "block", "found": {"email": 1}}]
     assert bench.quota.holds[0].used is not None
 
 
@@ -200,6 +201,7 @@ async def test_a_request_that_a_guard_blocks_is_told_with_what_was_found() -> No
     end = await finish(bench, body=MAIL)
     assert (end.state, end.result["code"], bench.transport.calls) == ("rejected", "blocked", [])
     assert end.result["message"].startswith("pii found ")
+    assert end.result["guards"] == [{"guard": "pii", "direction": "input", "action": "block", "found": {"email": 1}}]
 
 
 async def test_what_a_stage_did_not_expect_passes_out_and_leaves_nothing_under_way() -> None:
