@@ -3,8 +3,8 @@
 Sums are kept here in plain dictionaries and handed over at each export, because six SDK calls a job would cost more than everything else about it.
 A span is made only for a job whose `traceparent` says sampled, or for the share of the others that the settings ask for.
 
-Instruments: `aibroker.backlog`, `aibroker.oldest_wait`, `aibroker.outcomes`, `aibroker.tokens`, `aibroker.cost`, `aibroker.calls` (by the
-bucket of their duration: the attribute `le` is its upper bound in seconds, and each call counts in one bucket only).
+Instruments: `aibroker.backlog`, `aibroker.oldest_wait`, `aibroker.loop_lag`, `aibroker.outcomes`, `aibroker.tokens`, `aibroker.cost`,
+`aibroker.calls` (by the bucket of their duration: the attribute `le` is its upper bound in seconds, and each call counts in one bucket only).
 """
 
 from bisect import bisect_left
@@ -73,6 +73,7 @@ class Telemetry:
         self._tokens: dict[tuple[str, str, str], int] = defaultdict(int)
         self._cost: dict[str, float] = defaultdict(float)
         self._gauges: Callable[[], Mapping[str, tuple[int, float]]] = dict
+        self._loop_lag: Callable[[], float] = float
         self.on = options.exporter != "none"
         self._meters: MeterProvider | None = None
         self._tracers: TracerProvider | None = None
@@ -95,9 +96,10 @@ class Telemetry:
         self._tokens[provider, model, "output"] += output_tokens
         self._cost[tenant] += usd
 
-    def watch(self, gauges: Callable[[], Mapping[str, tuple[int, float]]]) -> None:
-        """Set where backlog and oldest wait (seconds) of each priority come from."""
+    def watch(self, gauges: Callable[[], Mapping[str, tuple[int, float]]], loop_lag: Callable[[], float]) -> None:
+        """Set where backlog and oldest wait (seconds) of each priority come from, and the event loop's lag (seconds)."""
         self._gauges = gauges
+        self._loop_lag = loop_lag
 
     def span(self, trace: str | None, key: str, priority: str) -> JobSpan:
         """The span of a job that begins to run."""
@@ -139,6 +141,9 @@ class Telemetry:
             "Lag of this worker's partitions, documents that wait, jobs that are ready here",
         )
         meter.create_observable_gauge("aibroker.oldest_wait", [self._oldest], "s", "How long the oldest job has waited")
+        meter.create_observable_gauge(
+            "aibroker.loop_lag", [self._lag], "s", "The longest that the event loop kept a task waiting of late"
+        )
         meter.create_observable_counter("aibroker.outcomes", [self._seen_outcomes], "{job}", "Jobs by their outcome")
         meter.create_observable_counter("aibroker.tokens", [self._seen_tokens], "{token}", "Tokens by direction")
         meter.create_observable_counter("aibroker.cost", [self._seen_cost], "{USD}", "Dollars by tenant, inexact")
@@ -153,6 +158,9 @@ class Telemetry:
     def _oldest(self, _: CallbackOptions) -> Iterator[Observation]:
         for priority, (_backlog, oldest) in self._gauges().items():
             yield Observation(oldest, {"priority": priority})
+
+    def _lag(self, _: CallbackOptions) -> Iterator[Observation]:
+        yield Observation(self._loop_lag())
 
     def _seen_outcomes(self, _: CallbackOptions) -> Iterable[Observation]:
         return [

@@ -23,6 +23,7 @@ from workers.engine.hands import Hands
 from workers.engine.intake import Intake
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.leases import Leases
+from workers.engine.loop_lag import LoopLag
 from workers.engine.pressure import Pressure
 from workers.engine.publisher import Publisher
 from workers.engine.reader import Reader
@@ -112,7 +113,8 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     controller = Controller(store, dead_letters=dead_letters, publisher=publisher, topics=known, dispatcher=dispatcher)
     readers = _readers(settings, intake, around.cluster, failpoints)
     pressure = Pressure(settings, store, readers, ready)
-    around.telemetry.watch(pressure.gauges)
+    lag = LoopLag()
+    around.telemetry.watch(pressure.gauges, lag.worst_s)
     return Parts(
         settings=settings,
         store=store,
@@ -126,6 +128,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         controller=controller,
         tender=Tender(holds, store.release),
         pressure=pressure,
+        lag=lag,
     )
 
 

@@ -18,6 +18,7 @@ from workers.engine.dispatcher import Dispatcher
 from workers.engine.finisher import Finisher
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.leases import Leases
+from workers.engine.loop_lag import LoopLag
 from workers.engine.pressure import Pressure
 from workers.engine.publisher import Publisher
 from workers.engine.reader import Reader
@@ -46,17 +47,13 @@ class Parts:
     controller: Controller
     tender: Tender
     pressure: Pressure
+    lag: LoopLag
 
-    def ticks(self) -> Mapping[str, float]:
-        """When each loop ticked last."""
-        loops: dict[str, Any] = {
-            "taker": self.taker,
-            "dispatcher": self.dispatcher,
-            "publisher": self.publisher,
-            "leases": self.leases,
-            "control": self.controller,
-            "quota": self.tender,
-        }
+    def ticks(self, *, working: bool) -> Mapping[str, float]:
+        """When each loop ticked last; a worker that is ending takes and starts nothing, however long its calls last."""
+        loops: dict[str, Any] = {"publisher": self.publisher, "leases": self.leases, "quota": self.tender}
+        if working:
+            loops |= {"taker": self.taker, "dispatcher": self.dispatcher, "control": self.controller}
         return {name: loop.ticked_at for name, loop in loops.items()}
 
 
@@ -67,8 +64,10 @@ async def run(parts: Parts, events: Events) -> None:
         MongoMissing: The lease could not be taken.
         FencedError: Another worker declared this one dead.
     """
-    watchdog = Watchdog(parts.settings.worker.watchdog_s, parts.ticks)
     with _signals() as stopping:
+        watchdog = Watchdog(
+            parts.settings.worker.watchdog_s, parts.lag, lambda: parts.ticks(working=not stopping.is_set())
+        )
         await _take_lease(parts)
         async with asyncio.TaskGroup() as group:
             lasting = (

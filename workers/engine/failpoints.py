@@ -1,7 +1,8 @@
-"""Places where a test can have a worker kill itself, to prove that nothing is lost there."""
+"""Places where a test can have a worker kill itself, or block its event loop, to prove that nothing is lost there."""
 
 import os
 import signal
+import time
 from typing import Literal
 
 from broker.errors import SettingsError
@@ -18,18 +19,24 @@ NAMES: tuple[Name, ...] = (
 )
 
 
+BLOCK = "block_"
+BLOCK_S = 3_600.0
+
+
 class Failpoints:
     """Counts passes; at the n-th of the named one the process kills itself with SIGKILL, logged first.
 
     Args:
-        spec: `<name>[:n]`, or "" for none.
+        spec: `<name>[:n]`, or "" for none; `block_<name>[:n]` blocks the event loop there instead, for the watchdog to see.
     """
 
     def __init__(self, spec: str, events: Events) -> None:
-        name, _, count = spec.partition(":")
-        if name and name not in NAMES:
+        said, _, count = spec.partition(":")
+        name = said.removeprefix(BLOCK)
+        if said and name not in NAMES:
             raise SettingsError(f"AIBROKER_FAIL_AT: {name!r} is no failpoint; there are {', '.join(NAMES)}")
         self._name = name
+        self._blocks = said != name
         self._left = int(count or 1)
         self._events = events
 
@@ -40,4 +47,10 @@ class Failpoints:
         self._left -= 1
         if self._left <= 0:
             self._events.warning("failpoint.hit", failpoint=name)
+            self._fail()
+
+    def _fail(self) -> None:
+        if self._blocks:
+            time.sleep(BLOCK_S)
+        else:
             os.kill(os.getpid(), signal.SIGKILL)

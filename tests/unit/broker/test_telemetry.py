@@ -104,7 +104,7 @@ def test_a_share_of_the_jobs_without_a_context_is_sampled(log: _Log) -> None:
 
 def test_what_was_counted_is_told_at_each_export(log: _Log) -> None:
     counted = telemetry()
-    counted.watch(lambda: {"normal": (12, 3.5), "batch": (0, 0.0)})
+    counted.watch(lambda: {"normal": (12, 3.5), "batch": (0, 0.0)}, lambda: 0.25)
     for _ in range(3):
         counted.outcome("normal", "succeeded")
     counted.outcome("batch", "failed")
@@ -122,6 +122,7 @@ def test_what_was_counted_is_told_at_each_export(log: _Log) -> None:
     assert log.metric("aibroker.cost") == [({"tenant": "acme"}, 0.75)]
     assert log.metric("aibroker.backlog") == [({"priority": "normal"}, 12), ({"priority": "batch"}, 0)]
     assert log.metric("aibroker.oldest_wait") == [({"priority": "normal"}, 3.5), ({"priority": "batch"}, 0.0)]
+    assert log.metric("aibroker.loop_lag") == [({}, 0.25)]
     counted_calls = log.metric("aibroker.calls")
     assert [calls for _, calls in counted_calls] == [2, 1]
     assert [attributes.pop("le") for attributes, _ in counted_calls] == [0.5, 1.0]
