@@ -18,6 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from broker.json_values import DEPTH, floats, has_long_number, storable, too_deep
+from broker.trace_context import trace_of
 from schemas.codes import MEANING, Code
 from schemas.job import JOB_TYPE, MAX_METADATA_BYTES, MAX_RECORD_BYTES, NOT_SUPPORTED_YET, Job, Operation
 
@@ -30,7 +31,6 @@ NAMESPACE = uuid.UUID("5c1a0d43-5f0f-5d3e-9d55-1a1b0a6f6d5e")
 _ID = re.compile(r"[\x20-\x7e]{1,256}")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _REPLY = re.compile(r"results(\.[a-zA-Z0-9._-]{1,100})?")
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ZEROS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
 _LONG_NUMBER = b"0" * 19  # of a text whose digits are all zeros: half the time of a regular expression
 _METADATA_DEPTH = 50
@@ -110,7 +110,6 @@ def decode(value: bytes | None, headers: Headers, place: Place) -> Decoded | Not
     if isinstance(who, NotAJob):
         return who
     reply_topic, reply_partition = _reply(raw)
-    trace = _text(named.get("traceparent", b""))
     return Decoded(
         tenant=who[0],
         job_id=who[1],
@@ -118,7 +117,7 @@ def decode(value: bytes | None, headers: Headers, place: Place) -> Decoded | Not
         digest=digest(raw),
         reply_topic=reply_topic,
         reply_partition=reply_partition,
-        trace=trace if _TRACE.fullmatch(trace) else None,  # as W3C says: one that cannot be read is as good as none
+        trace=trace_of(named) if named else None,
         parsed=_parse(raw, payload, place.timestamp),
     )
 

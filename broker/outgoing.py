@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from broker.codec import NotAJob, Place
+from broker.trace_context import trace_headers
 from schemas.money import plain
 from schemas.result import MAX_RESULT_BYTES, RESULT_TYPE
 from schemas.usage import USAGE_TYPE
@@ -57,7 +58,7 @@ def event_headers(
         ("content-type", b"application/json"),
     ]
     if trace:
-        headers.append(("traceparent", trace.encode()))
+        headers += trace_headers(trace)
     return headers
 
 

@@ -30,6 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from broker import settings
 from broker.events import Events
+from broker.trace_context import trace_headers, with_parent
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _SAMPLED_AT = 53  # the flags' last hex digit in "00-<32>-<16>-<2>"
@@ -106,12 +107,12 @@ class Telemetry:
         tracers = self._tracers
         if tracers is None or not self._sampled(trace):
             return JobSpan(None, trace)
-        parent = _PROPAGATOR.extract({"traceparent": trace}) if trace else Context()
+        parent = _PROPAGATOR.extract(_carrier(trace)) if trace else Context()
         tracer = tracers.get_tracer("aibroker")
         attributes = {"aibroker.job": key, "aibroker.priority": priority, "messaging.system": "kafka"}
         span = tracer.start_span("aibroker.job", parent, kind=SpanKind.CONSUMER, attributes=attributes)
         context = span.get_span_context()
-        return JobSpan(span, f"00-{context.trace_id:032x}-{context.span_id:016x}-01")
+        return JobSpan(span, with_parent(trace, f"00-{context.trace_id:032x}-{context.span_id:016x}-01"))
 
     def close(self) -> None:
         """Send what is left; a few seconds at most."""
@@ -189,6 +190,10 @@ class Telemetry:
 
     def _seen_cost(self, _: CallbackOptions) -> Iterable[Observation]:
         return [Observation(usd, {"tenant": tenant}) for tenant, usd in self._cost.items()]
+
+
+def _carrier(trace: str) -> dict[str, str]:
+    return {name: content.decode() for name, content in trace_headers(trace)}
 
 
 class _LoggedSpans(SpanExporter):

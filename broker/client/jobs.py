@@ -1,6 +1,5 @@
 """From what a user hands over to a record of a topic of jobs: fields filled in, checked as a worker would, refused before it is sent; pure."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +10,7 @@ import orjson
 from broker.codec import Refusal, check_written, written
 from broker.errors import JobRefused
 from broker.lanes import Record
+from broker.trace_context import trace_headers, trace_of
 from schemas.codes import MEANING, Code
 from schemas.job import JOB_TYPE, Job
 
@@ -18,7 +18,6 @@ JobLike = Mapping[str, Any] | Job | bytes | str
 """A job as users hand it over: a mapping as on the wire, a `schemas.job.Job`, or a line of JSON."""
 
 _REPLY = frozenset({"reply_to", "reply_partition"})
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,8 +69,8 @@ class Form:
             ("ce_source", self.source.encode()),
             ("content-type", b"application/json"),
         ]
-        if self.trace and _TRACE.fullmatch(self.trace):
-            fixed.append(("traceparent", self.trace.encode()))
+        trace = trace_of({"traceparent": self.trace.encode("utf-8", "replace")}) if self.trace else None
+        fixed += trace_headers(trace) if trace else ()
         object.__setattr__(self, "headers", tuple(fixed))
 
 

@@ -45,7 +45,7 @@ class NewJob:
     reply: Address
     arrived_at: datetime
     batch_id: str | None = None
-    trace: str | None = None  # W3C traceparent
+    trace: str | None = None  # W3C traceparent, and after a space the tracestate
     due_at: datetime | None = None  # given: waiting until then; None: claimed by us
     why_waiting: str | None = None
 

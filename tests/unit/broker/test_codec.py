@@ -272,6 +272,7 @@ def test_a_trace_that_cannot_be_read_is_none(trace: bytes | None) -> None:
 
 def test_a_trace_is_kept() -> None:
     assert job(record(), [("traceparent", TRACE.encode())]).trace == TRACE
+    assert job(record(), [("tracestate", b"a=b"), ("traceparent", TRACE.encode())]).trace == f"{TRACE} a=b"
 
 
 @pytest.mark.parametrize(

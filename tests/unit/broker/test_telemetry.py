@@ -80,6 +80,18 @@ def test_a_sampled_job_has_a_span_in_its_producers_trace(log: _Log) -> None:
     assert (line["aibroker.status"], line["error.type"]) == ("failed", "provider_error")
 
 
+def test_the_tracestate_goes_on_with_the_span_and_without_one(log: _Log) -> None:
+    counted = telemetry()
+    span = counted.span(f"{SAMPLED} a=b,c=d", "acme/1", "normal")
+    assert span.trace is not None
+    assert span.trace.endswith("-01 a=b,c=d")
+    assert counted.span(f"{UNSAMPLED} a=b", "acme/2", "normal").trace == f"{UNSAMPLED} a=b"
+    span.end("succeeded", None)
+    counted.close()
+    (line,) = log.lines("span")
+    assert line["parent"] == SAMPLED.split("-")[2]
+
+
 @pytest.mark.parametrize("trace", [UNSAMPLED, None, "", "broken", SAMPLED[:54]])
 def test_a_job_that_nobody_samples_has_none_and_passes_its_context_on(log: _Log, trace: str | None) -> None:
     counted = telemetry()

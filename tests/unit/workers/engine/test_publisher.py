@@ -9,6 +9,8 @@ from broker.lanes import Record
 from tests.builders import Bench, an_answer, one_after_another
 from workers.stores.protocol import Address, Unpublished
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 @dataclass
 class Slow:
@@ -39,6 +41,17 @@ class Slow:
 async def finished(bench: Bench) -> list[Unpublished]:
     await bench.store.finish([await bench.process()], "token")
     return await bench.store.unpublished(10, of_the_dead=False)
+
+
+async def test_the_producers_trace_context_goes_on_to_result_and_usage() -> None:
+    bench = Bench(one_after_another(an_answer()))
+    [job] = await finished(bench)
+    bench.publisher.publish([job._replace(trace=f"{TRACE} rojo=1")])
+    await bench.publisher.flush()
+    assert {record.topic for record in bench.sent.records} == {"results", "usage"}
+    for record in bench.sent.records:
+        assert ("traceparent", TRACE.encode()) in record.headers
+        assert ("tracestate", b"rojo=1") in record.headers
 
 
 async def test_a_result_that_is_asked_for_while_it_is_on_its_way_is_sent_again() -> None:
