@@ -140,7 +140,7 @@ def code_row(found: Mapping[str, Any]) -> Document:
 def waiting_reasons() -> list[Document]:
     """How many documents wait, by priority and reason, and since when the oldest of each is due."""
     return [
-        {"$match": {"state": "waiting", "priority": {"$gt": ""}}},  # the second leads to the index
+        {"$match": {"state": "waiting"}},
         {
             "$group": {
                 "_id": {"priority": "$priority", "reason": "$why_waiting"},

@@ -20,6 +20,7 @@ from workers.stores.mongo import MongoStore
 from workers.stores.mongo_wire import Written
 from workers.stores.protocol import (
     Address,
+    Backlog,
     Claim,
     Fate,
     Finish,
@@ -342,8 +343,16 @@ async def test_only_tenants_with_due_jobs_of_the_priority_are_named(world: World
         ]
     )
     assert await store.due_tenants("normal", NOW) == ["acme", "beta"]
-    assert await store.waiting("normal", 100) == 4
-    assert await store.waiting("normal", 2) == 2
+
+
+async def test_what_waits_is_counted_up_to_a_limit_with_the_moment_when_the_first_was_due(world: World) -> None:
+    store = world.store("us")
+    long_ago = PAST - timedelta(days=1)
+    waiting = [waiting_job("beta/1"), waiting_job("acme/1", due_at=LATER), waiting_job("zeta/1", due_at=long_ago)]
+    await store.insert([*waiting, waiting_job("other/1", priority="batch"), job("claimed/1")])
+    assert await store.waiting("normal", 100) == Backlog(3, long_ago)
+    assert (await store.waiting("normal", 2)).documents == 2
+    assert await store.waiting("interactive", 100) == Backlog(0, None)
 
 
 async def test_due_jobs_come_oldest_first_up_to_the_limit(world: World) -> None:
@@ -967,6 +976,20 @@ async def test_every_query_uses_an_index(mongo: MongoWorld) -> None:
     scans = [(one["op"], one["command"]) for one in seen if "COLLSCAN" in one.get("planSummary", "")]
     assert scans == []
     assert [one["command"] for one in seen if one.get("hasSortStage")] == []
+
+
+async def test_counting_what_waits_reads_the_index_and_no_document(mongo: MongoWorld) -> None:
+    store, database = mongo.store("us"), mongo.plain[mongo.name]
+    await store.insert([waiting_job(f"t{n % 7}/{n}", due_at=PAST - timedelta(minutes=n)) for n in range(200)])
+    database.command("profile", 2)
+    try:
+        assert await store.waiting("normal", 1_000) == Backlog(200, PAST - timedelta(minutes=199))
+    finally:
+        database.command("profile", 0)
+    [seen] = database["system.profile"].find({"command.aggregate": "jobs"})
+    database.drop_collection("system.profile")
+    assert seen["planSummary"].startswith("IXSCAN { state: 1, priority: 1")
+    assert (seen["docsExamined"], seen["keysExamined"]) == (0, 200)
 
 
 async def test_results_are_a_view_of_their_own(mongo: MongoWorld) -> None:

@@ -1,4 +1,4 @@
-"""How much waits: pauses a priority's partitions while too many of its documents wait, and tells telemetry the backlog."""
+"""How much waits: pauses a priority's partitions while too many of its documents wait, and tells telemetry the backlog and the oldest wait."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from broker.events import Events
 from broker.settings import Settings
 from workers.engine.reader import Reader
 from workers.engine.ready import ReadyQueue
-from workers.stores.protocol import Store, StoreUnknownError
+from workers.stores.protocol import Backlog, Store, StoreUnknownError
 
 LOOK_S = 10.0
 
@@ -21,7 +21,7 @@ class Pressure:
         self._store = store
         self._readers = readers
         self._ready = ready
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, Backlog] = {}
         self._events = Events("worker.pressure")
 
     async def run(self) -> None:
@@ -30,20 +30,21 @@ class Pressure:
             await asyncio.sleep(LOOK_S)
             for reader in self._readers:
                 try:
-                    count = await self._store.waiting(reader.priority, self._limit)
+                    found = await self._store.waiting(reader.priority, self._limit)
                 except StoreUnknownError as error:
                     self._events.warning("pressure.unknown", reason=str(error))
                     continue
-                self._waiting[reader.priority] = count
-                reader.hold(full=count >= self._limit)
+                self._waiting[reader.priority] = found
+                reader.hold(full=found.documents >= self._limit)
 
     def gauges(self) -> Mapping[str, tuple[int, float]]:
-        """Priority -> (lag of our partitions, documents that wait and jobs that are ready here; seconds that the oldest ready one has waited)."""
+        """Priority -> (lag of our partitions, documents that wait and jobs that are ready here; seconds of the oldest wait)."""
         now = datetime.now(UTC)
-        return {
-            reader.priority: (
-                reader.lag() + self._waiting.get(reader.priority, 0) + self._ready.size(reader.priority),
-                self._ready.oldest_s(reader.priority, now),
-            )
-            for reader in self._readers
-        }
+        return {reader.priority: self._gauges(reader, now) for reader in self._readers}
+
+    def _gauges(self, reader: Reader, now: datetime) -> tuple[int, float]:
+        """The oldest wait is that of the next job which is ready here, or of the document that is due for the longest time."""
+        waiting = self._waiting.get(reader.priority, Backlog())
+        backlog = reader.lag() + waiting.documents + self._ready.size(reader.priority)
+        due_s = (now - waiting.due_at).total_seconds() if waiting.due_at is not None else 0.0
+        return backlog, max(self._ready.oldest_s(reader.priority, now), due_s)

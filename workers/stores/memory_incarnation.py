@@ -7,7 +7,7 @@ from typing import Any
 from schemas.result import Status
 from workers.stores import memory_documents as documents
 from workers.stores.memory_documents import Job, MemoryDatabase
-from workers.stores.protocol import Address, Lease, Seal, State, StoreUnknownError
+from workers.stores.protocol import Address, Backlog, Lease, Seal, State, StoreUnknownError
 
 _TERMINAL = frozenset(str(status) for status in Status)
 
@@ -142,10 +142,11 @@ class MemoryIncarnation:
             self.database.batches[seal.id] = seal
         end()
 
-    async def waiting(self, priority: str, limit: int) -> int:
-        """How many documents wait in this priority, counted up to `limit`."""
+    async def waiting(self, priority: str, limit: int) -> Backlog:
+        """What waits in this priority, looked at up to `limit` documents."""
         self._begin("waiting")()
-        return min(limit, len(self._waiting(priority=priority)))
+        found = self._waiting(priority=priority)[:limit]
+        return Backlog(len(found), found[0][1]["due_at"]) if found else Backlog()
 
     def _ours(self) -> list[tuple[str, Job]]:
         claimed = (State.CLAIMED, self.owner)

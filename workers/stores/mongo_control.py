@@ -8,7 +8,7 @@ from pymongo.errors import DuplicateKeyError
 from broker.mongo import Database, Document
 from workers.stores import mongo_documents as documents
 from workers.stores.mongo_wire import Connection, answered
-from workers.stores.protocol import Address, Seal, State
+from workers.stores.protocol import Address, Backlog, Seal, State
 
 _RACES = 3
 
@@ -77,11 +77,19 @@ class ControlVerbs(Connection):
             except DuplicateKeyError:
                 await self.batches.update_one(query, {"$set": fields})
 
-    async def waiting(self, priority: str, limit: int) -> int:
-        """How many documents wait in this priority, counted up to `limit`."""
-        query = {"state": State.WAITING, "priority": priority}
+    async def waiting(self, priority: str, limit: int) -> Backlog:
+        """What waits in this priority, looked at up to `limit` documents; by the command itself, because the drivers' methods differ."""
+        pipeline: list[Document] = [
+            {"$match": {"state": State.WAITING, "priority": priority}},
+            {"$limit": limit},
+            {"$group": {"_id": None, "documents": {"$sum": 1}, "due_at": {"$min": "$due_at"}}},
+        ]
+        command: Document = {"aggregate": "jobs", "pipeline": pipeline, "cursor": {}, "hint": "due"}
+        command["readConcern"] = {"level": "majority"}
         with answered(self.timeout_s):
-            return await self.jobs.count_documents(query, limit=limit, hint="waiting")
+            reply = await self.database.command(command, codec_options=self.database.codec_options)
+        found = reply["cursor"]["firstBatch"]
+        return Backlog(found[0]["documents"], found[0]["due_at"]) if found else Backlog()
 
     def _stub_expiry(self) -> datetime:
         return datetime.now(UTC) + self._stub_expire

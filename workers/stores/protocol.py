@@ -165,6 +165,13 @@ class Lease:
     until: datetime
 
 
+class Backlog(NamedTuple):
+    """What waits in one priority: how many documents, and when the first of them is, or was, due."""
+
+    documents: int = 0
+    due_at: datetime | None = None
+
+
 @dataclass(slots=True)
 class Seal:
     """That a batch is complete."""
@@ -277,8 +284,8 @@ class Store(Protocol):
     async def seal(self, seal: Seal) -> None:
         """Keep that a batch is complete."""
 
-    async def waiting(self, priority: str, limit: int) -> int:
-        """How many documents wait in this priority, counted up to `limit`."""
+    async def waiting(self, priority: str, limit: int) -> Backlog:
+        """What waits in this priority, looked at up to `limit` documents."""
 
     async def aclose(self) -> None:
         """Give back connections."""
