@@ -32,7 +32,11 @@ INDEXES: dict[str, list[Index]] = {
         _index("recorded_at", {"recorded_at": 1}),
         _index("batch_id", {"batch_id": 1}, {"batch_id": {"$type": "string"}}),
     ],
-    "workers": [_index("living", {"fenced": 1, "until": 1})],
+    "workers": [
+        _index("living", {"fenced": 1, "until": 1}),
+        # An owner without a lease counts as fenced, so this changes nothing for its jobs; a day is for people to look at it.
+        _index("fenced_at", {"fenced_at": 1}, _exists("fenced_at"), expireAfterSeconds=86_400),
+    ],
     "quotas": [_index("expire_at", {"expire_at": 1}, expireAfterSeconds=0)],
     "batches": [],
 }

@@ -63,6 +63,14 @@ class MemoryWorld:
         """The ids of the ledger's rows."""
         return set(self.database.usage)
 
+    async def lease(self, owner: str) -> Document:
+        """What is stored of a worker; empty when nothing is."""
+        return dict(self.database.workers.get(owner, {}))
+
+    async def forget(self, owner: str) -> None:
+        """Remove a lease as the server does."""
+        del self.database.workers[owner]
+
     async def batch(self, id_: str) -> int:
         """The total of a sealed batch."""
         return self.database.batches[id_].total
@@ -97,6 +105,14 @@ class MongoWorld:
     async def ledger(self) -> set[str]:
         """The ids of the ledger's rows."""
         return {row["_id"] for row in self.plain[self.name]["usage"].find({}, {"_id": 1})}
+
+    async def lease(self, owner: str) -> Document:
+        """What is stored of a worker; empty when nothing is."""
+        return self.plain[self.name]["workers"].find_one({"_id": owner}) or {}
+
+    async def forget(self, owner: str) -> None:
+        """Remove a lease as the server does."""
+        self.plain[self.name]["workers"].delete_one({"_id": owner})
 
     async def batch(self, id_: str) -> int:
         """The total of a sealed batch."""
@@ -840,6 +856,25 @@ async def test_death_is_for_ever_and_declared_once(world: World) -> None:
     assert not await us.fence(Lease("never was", PAST))
 
 
+async def test_a_lease_says_since_when_it_is_fenced(world: World) -> None:
+    us = world.store("us")
+    await us.start(30, {})
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    await dead(world, "gone", us)
+    assert before < (await world.lease("gone"))["fenced_at"] < datetime.now(UTC) + timedelta(seconds=5)
+    assert "fenced_at" not in await world.lease("us")
+
+
+async def test_a_fenced_worker_whose_lease_was_removed_stays_dead(world: World) -> None:
+    us = world.store("us")
+    zombie = await dead(world, "zombie", us)
+    await world.forget("zombie")
+    await zombie.insert([job()])
+    assert not await zombie.renew(30)
+    assert await us.sweep() == 1
+    assert await zombie.finish([outcome()], "t") == [Fate.FENCED]
+
+
 async def test_a_sweep_puts_back_what_the_dead_hold_and_nothing_else(world: World) -> None:
     us, living = world.store("us"), world.store("living")
     await us.start(30, {})
@@ -976,6 +1011,15 @@ async def test_every_query_uses_an_index(mongo: MongoWorld) -> None:
     scans = [(one["op"], one["command"]) for one in seen if "COLLSCAN" in one.get("planSummary", "")]
     assert scans == []
     assert [one["command"] for one in seen if one.get("hasSortStage")] == []
+
+
+async def test_the_server_removes_a_lease_a_day_after_it_was_fenced(mongo: MongoWorld) -> None:
+    us, leases = mongo.store("us"), mongo.plain[mongo.name]["workers"]
+    await us.start(30, {})
+    await dead(mongo, "gone", us)
+    index = leases.index_information()["fenced_at"]
+    assert (index["key"], index["expireAfterSeconds"]) == ([("fenced_at", 1)], 86_400)
+    assert [lease["_id"] for lease in leases.find({"fenced_at": {"$type": "date"}})] == ["gone"]
 
 
 async def test_counting_what_waits_reads_the_index_and_no_document(mongo: MongoWorld) -> None:

@@ -74,7 +74,7 @@ class MemoryIncarnation:
         theirs = self.database.workers.get(lease.incarnation, {"fenced": True})
         done = "fenced" not in theirs and theirs.get("until") == lease.until
         if done:
-            theirs["fenced"] = True
+            theirs.update(fenced=True, fenced_at=self.database.clock())
         end()
         return done
 

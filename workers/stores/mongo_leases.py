@@ -49,7 +49,8 @@ class LeaseVerbs(Connection):
         """Declare one dead, by equality on the `until` that was read; False: it renewed, or another was faster."""
         with answered(self.timeout_s):
             result = await self.workers.update_one(
-                {"_id": lease.incarnation, "until": lease.until, **_LIVING}, {"$set": {"fenced": True}}
+                {"_id": lease.incarnation, "until": lease.until, **_LIVING},
+                {"$set": {"fenced": True}, "$currentDate": {"fenced_at": True}},
             )
         return result.matched_count == 1
 

@@ -200,7 +200,10 @@ class Store(Protocol):
         """Leases of others, not fenced, that the server's clock says have run out."""
 
     async def fence(self, lease: Lease) -> bool:
-        """Declare one dead, by equality on the `until` that was read; False: it renewed, or another was faster."""
+        """Declare one dead, by equality on the `until` that was read; False: it renewed, or another was faster.
+
+        The lease is removed a day after that by the server, whose clock sets its `fenced_at`; an owner without a lease stays dead.
+        """
 
     async def sweep(self) -> int:
         """Put back to waiting, due now, takeovers + 1, what is claimed by owners that are fenced or have no lease; return how many.
