@@ -1,6 +1,8 @@
 """What every store promises: the protocol of a job document, on dictionaries and on a real MongoDB by both drivers."""
 
 import asyncio
+import gc
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -1034,6 +1036,26 @@ async def test_counting_what_waits_reads_the_index_and_no_document(mongo: MongoW
     database.drop_collection("system.profile")
     assert seen["planSummary"].startswith("IXSCAN { state: 1, priority: 1")
     assert (seen["docsExamined"], seen["keysExamined"]) == (0, 200)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_task_that_is_cancelled_in_an_operation_ends(mongo: MongoWorld) -> None:
+    store, chance = mongo.store("us"), random.Random(7)
+    await store.start(30, {})
+
+    async def work() -> int:
+        await store.cancelled()
+        await store.mark_called("acme/absent", 1)
+        task = asyncio.current_task()
+        return task.cancelling() if task is not None else 0
+
+    for _ in range(60):
+        task = asyncio.create_task(work())
+        await asyncio.sleep(chance.uniform(0.0001, 0.004))
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled() or task.result() == 0
+    gc.collect()  # sockets that the driver has left open: here, not in another test
 
 
 async def test_results_are_a_view_of_their_own(mongo: MongoWorld) -> None:
