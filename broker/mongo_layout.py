@@ -30,6 +30,7 @@ INDEXES: dict[str, list[Index]] = {
     "usage": [
         _index("tenant", {"tenant": 1, "at": 1}),
         _index("recorded_at", {"recorded_at": 1}),
+        _index("untold", {"incarnation": 1}, _exists("untold")),
         _index("batch_id", {"batch_id": 1}, {"batch_id": {"$type": "string"}}),
     ],
     "workers": [
