@@ -25,13 +25,15 @@ INDEXES: dict[str, list[Index]] = {
         _index("cancelled", {"owner": 1, "state": 1}, _exists("cancel")),
         _index("outbox", {"owner": 1}, _exists("outbox")),
         _index("batch", {"batch": 1, "state": 1}, _exists("batch")),
+        _index("rerun", {"rerun": 1}, _exists("rerun")),
         _index("expire_at", {"expire_at": 1}, _exists("expire_at"), expireAfterSeconds=0),
     ],
     "usage": [
         _index("tenant", {"tenant": 1, "at": 1}),
         _index("recorded_at", {"recorded_at": 1}),
-        _index("untold", {"incarnation": 1}, _exists("untold")),
-        _index("batch_id", {"batch_id": 1}, {"batch_id": {"$type": "string"}}),
+        _index(
+            "batch_cost", {"batch_id": 1, "tenant": 1, "billed": 1, "cost_usd": 1}, {"batch_id": {"$type": "string"}}
+        ),
     ],
     "workers": [
         _index("living", {"fenced": 1, "until": 1}),
@@ -39,7 +41,15 @@ INDEXES: dict[str, list[Index]] = {
         _index("fenced_at", {"fenced_at": 1}, _exists("fenced_at"), expireAfterSeconds=86_400),
     ],
     "quotas": [_index("expire_at", {"expire_at": 1}, expireAfterSeconds=0)],
-    "batches": [],
+    "halts": [
+        _index("kind", {"kind": 1}, _exists("kind")),
+        _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),
+    ],
+    "batches": [
+        _index("watch_at", {"watch_at": 1}, _exists("watch_at")),
+        _index("limited", {"limited.at": 1}, _exists("limited")),
+        _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),
+    ],
 }
 """The indexes of each collection besides `_id`, as the command `createIndexes` takes them."""
 

@@ -48,8 +48,17 @@ class Code(StrEnum):
     # expired with nothing in the way, cancelled, dead
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    BATCH_LIMIT = "batch_limit"
     WORKERS_LOST = "workers_lost"
     INTERNAL = "internal"
+
+    # dead letters and errors of the command: control messages that ask for what cannot be done
+    UNKNOWN_JOB = "unknown_job"
+    UNKNOWN_BATCH = "unknown_batch"
+    ALREADY_ENDED = "already_ended"
+    ALREADY_SUCCEEDED = "already_succeeded"
+    NOT_ENDED = "not_ended"
+    TOTAL_TOO_SMALL = "total_too_small"
 
 
 MEANING: dict[Code, str] = {
@@ -85,7 +94,14 @@ MEANING: dict[Code, str] = {
     Code.PROVIDER_QUOTA: "The provider's account has no credit left; top it up.",
     Code.EXPIRED: "The deadline passed before the job could end; give it more time.",
     Code.CANCELLED: "The job was cancelled.",
+    Code.BATCH_LIMIT: "The batch passed a limit of its seal; seal it again with a higher one and run the job again.",
     Code.WORKERS_LOST: "Ten workers in a row died with this job; a person has to look at it.",
     Code.INTERNAL: "The worker met an error of its own with this job; report it with the job's id.",
+    Code.UNKNOWN_JOB: "The tenant has no such job; look at the id and the tenant, or wait until the job has been read.",
+    Code.UNKNOWN_BATCH: "The tenant has no such batch; look at the id and the tenant, or wait until one of its jobs has been read.",
+    Code.ALREADY_ENDED: "The job has ended, so there is nothing to cancel; its result says how.",
+    Code.ALREADY_SUCCEEDED: "The job succeeded, so its input is not kept and it cannot run again; submit it under another id.",
+    Code.NOT_ENDED: "The job has not ended, so it cannot run again; cancel it first, or wait for its result.",
+    Code.TOTAL_TOO_SMALL: "More jobs of the batch have arrived than the seal's total says; seal it again with the true number.",
 }
 """The sentence of each code; a result's `message` is this one or a more precise one."""

@@ -10,6 +10,8 @@ from schemas.money import Usd
 
 CONTROL_TYPE = "aibroker.control.v1"
 """`ce_type` of a control message."""
+EVERYTHING = "*"
+"""The key of a control message about everything."""
 
 
 class Action(StrEnum):
@@ -23,8 +25,16 @@ class Action(StrEnum):
     REPLY = "reply"
 
 
-NOT_SUPPORTED_YET = frozenset({Action.PAUSE, Action.RESUME, Action.RERUN})
-"""Actions whose feature is not built yet: refused, never ignored."""
+_NEEDS: dict[Action, tuple[frozenset[str], str]] = {
+    Action.CANCEL: (frozenset({"job_id", "batch_id"}), "a job_id or a batch_id, not both"),
+    Action.RERUN: (frozenset({"job_id"}), "a job_id and no batch_id"),
+    Action.REPLY: (frozenset({"job_id"}), "a job_id and no batch_id"),
+    Action.SEAL: (frozenset({"batch_id"}), "a batch_id and no job_id"),
+    Action.PAUSE: (frozenset({"batch_id", "tenant", "everything"}), "a batch_id, a tenant or everything"),
+    Action.RESUME: (frozenset({"batch_id", "tenant", "everything"}), "a batch_id, a tenant or everything"),
+}
+"""What each action is about, one of them alone."""
+_OF_A_SEAL = ("total", "max_cost_usd", "max_errors", "max_error_rate")
 
 
 def _action(value: object) -> Action:
@@ -35,7 +45,7 @@ def _action(value: object) -> Action:
 
 
 class Control(BaseModel):
-    """One control message; its record's key is the job's or the batch's id, so that those of one job stay in order."""
+    """One control message; the key of its record is `key`, so that those of one job, batch or tenant stay in order."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, title="Control")
 
@@ -43,21 +53,54 @@ class Control(BaseModel):
     tenant: Tenant = "default"
     job_id: JobId | None = None
     batch_id: JobId | None = None
+    everything: bool = Field(default=False, description="pause, resume: whatever there is, whoever pays.")
     reason: Annotated[str, Field(max_length=1_000)] | None = None
     reply_to: ReplyTopic | None = Field(
         default=None, description="reply: where the result shall go, too; seal: where the completion event goes."
     )
     reply_partition: Annotated[int, Field(ge=0)] | None = None
     total: Annotated[int, Field(ge=0)] | None = Field(default=None, description="seal: how many jobs the batch has.")
-    max_cost_usd: Usd | None = None
-    max_errors: Annotated[int, Field(ge=0)] | None = None
+    max_cost_usd: Usd | None = Field(
+        default=None,
+        description="seal: the batch stops once more was billed for it; what is running then comes on top.",
+    )
+    max_errors: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="seal: the batch stops once more of its jobs have ended as failed, rejected, expired or dead.",
+    )
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="seal: the same as a share of the jobs that have ended, once 20 have, or all."
+    )
+
+    @property
+    def key(self) -> str:
+        """The key of the message's record."""
+        return self.job_id or self.batch_id or (EVERYTHING if self.everything else self.tenant)
+
+    @property
+    def scope(self) -> str:
+        """What a pause, a resume or the cancel of a batch is about: `<tenant>/<batch id>`, a tenant, or everything."""
+        if self.batch_id is not None:
+            return f"{self.tenant}/{self.batch_id}"
+        return EVERYTHING if self.everything else self.tenant
 
     @model_validator(mode="after")
     def _complete(self) -> "Control":
-        if self.action in {Action.CANCEL, Action.REPLY} and self.job_id is None:
-            raise ValueError(f"{self.action} needs a job_id")
+        self._check_subject()
         if self.action is Action.REPLY and self.reply_to is None:
             raise ValueError("reply needs a reply_to")
-        if self.action is Action.SEAL and (self.batch_id is None or self.total is None):
+        if self.action is Action.SEAL and self.total is None:
             raise ValueError("seal needs a batch_id and a total")
+        alien = [name for name in _OF_A_SEAL if getattr(self, name) is not None and self.action is not Action.SEAL]
+        if alien:
+            raise ValueError(f"{alien[0]} belongs to a seal")
         return self
+
+    def _check_subject(self) -> None:
+        """One subject and no more: a pause of everything that was meant for one batch is no small mistake."""
+        may, sentence = _NEEDS[self.action]
+        named = {name for name in ("job_id", "batch_id", "everything") if getattr(self, name) not in {None, False}}
+        if "tenant" in self.model_fields_set and not named - {"everything"}:
+            named.add("tenant")
+        if len(named) != 1 or not named <= may:
+            raise ValueError(f"{self.action} needs {sentence}")

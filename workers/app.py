@@ -19,6 +19,7 @@ from workers.engine.dead_letters import DeadLetters
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
+from workers.engine.halts import Halting
 from workers.engine.hands import Hands
 from workers.engine.intake import Intake
 from workers.engine.kafka_in import KafkaIn
@@ -110,7 +111,10 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         topics=known,
         failpoints=failpoints,
     )
-    controller = Controller(store, dead_letters=dead_letters, publisher=publisher, topics=known, dispatcher=dispatcher)
+    halting = Halting(store, hands.halts, (dispatcher.heed_halts, taker.nudge))
+    controller = Controller(
+        store, dead_letters=dead_letters, publisher=publisher, topics=known, dispatcher=dispatcher, halting=halting
+    )
     readers = _readers(settings, intake, around.cluster, failpoints)
     pressure = Pressure(settings, store, readers, ready)
     lag = LoopLag()
@@ -126,6 +130,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         publisher=publisher,
         leases=leases,
         controller=controller,
+        halting=halting,
         tender=Tender(holds, store.release),
         pressure=pressure,
         lag=lag,

@@ -16,6 +16,7 @@ from broker.settings import Settings
 from workers.engine.control import Controller
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.finisher import Finisher
+from workers.engine.halts import Halting
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.leases import Leases
 from workers.engine.loop_lag import LoopLag
@@ -45,6 +46,7 @@ class Parts:
     publisher: Publisher
     leases: Leases
     controller: Controller
+    halting: Halting
     tender: Tender
     pressure: Pressure
     lag: LoopLag
@@ -53,7 +55,8 @@ class Parts:
         """When each loop ticked last; a worker that is ending takes and starts nothing, however long its calls last."""
         loops: dict[str, Any] = {"publisher": self.publisher, "leases": self.leases, "quota": self.tender}
         if working:
-            loops |= {"taker": self.taker, "dispatcher": self.dispatcher, "control": self.controller}
+            loops |= {"taker": self.taker, "dispatcher": self.dispatcher}
+            loops |= {"control": self.controller, "halts": self.halting}
         return {name: loop.ticked_at for name, loop in loops.items()}
 
 
@@ -69,6 +72,7 @@ async def run(parts: Parts, events: Events) -> None:
             parts.settings.worker.watchdog_s, parts.lag, lambda: parts.ticks(working=not stopping.is_set())
         )
         await _take_lease(parts)
+        await parts.halting.begin()
         async with asyncio.TaskGroup() as group:
             lasting = (
                 parts.leases.run(),
@@ -79,7 +83,8 @@ async def run(parts: Parts, events: Events) -> None:
             )
             tasks = [group.create_task(work) for work in lasting]
             await parts.kafka_in.start()
-            working = [group.create_task(part.run()) for part in (parts.taker, parts.controller, parts.pressure)]
+            starting = (parts.taker, parts.controller, parts.halting, parts.pressure)
+            working = [group.create_task(part.run()) for part in starting]
             reading = [group.create_task(reader.run(parts.kafka_in.attach(reader))) for reader in parts.readers]
             dispatching = group.create_task(parts.dispatcher.run())
             _tune_collector()

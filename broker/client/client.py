@@ -262,7 +262,7 @@ class Client:
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False)[0]
             raise UsageError(f"{'.'.join(map(str, problem['loc'])) or message['action']}: {problem['msg']}") from None
-        subject = control.job_id or control.batch_id or ""
+        subject = control.key
         headers = event_headers(
             CONTROL_TYPE,
             str(uuid.uuid4()),
@@ -271,7 +271,7 @@ class Client:
             at=datetime.now(UTC),
             trace=None,
         )
-        value = control.model_dump_json(exclude_none=True).encode()
+        value = control.model_dump_json(exclude_unset=True).encode()
         return Record(self._settings.topic("jobs.control"), value, subject.encode(), headers)
 
     @property

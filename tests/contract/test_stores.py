@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
 import pymongo
@@ -17,6 +18,16 @@ from bson.raw_bson import RawBSONDocument
 
 from broker.mongo import check, close, connect, prepare
 from broker.mongo_layout import INDEXES, RESULTS_VIEW, USAGE_VALIDATOR
+from schemas.codes import Code
+from workers.stores.control import (
+    EVERYTHING,
+    NEVER,
+    ControlStore,
+    Halt,
+    HaltKind,
+    Seal,
+    Sealed,
+)
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.mongo import MongoStore
 from workers.stores.mongo_wire import Written
@@ -30,9 +41,7 @@ from workers.stores.protocol import (
     Lease,
     NewJob,
     Published,
-    Seal,
     State,
-    Store,
     StoreUnknownError,
     Waiting,
 )
@@ -53,7 +62,7 @@ class MemoryWorld:
     def __init__(self) -> None:
         self.database = MemoryDatabase()
 
-    def store(self, owner: str) -> Store:
+    def store(self, owner: str) -> ControlStore:
         """A worker's store."""
         return MemoryStore(self.database, owner)
 
@@ -73,12 +82,8 @@ class MemoryWorld:
         """Remove a lease as the server does."""
         del self.database.workers[owner]
 
-    async def batch(self, id_: str) -> int:
-        """The total of a sealed batch."""
-        return self.database.batches[id_].total
-
     @contextmanager
-    def losing(self, store: Store, verb: str, *, executed: bool) -> Iterator[None]:
+    def losing(self, store: ControlStore, verb: str, *, executed: bool) -> Iterator[None]:
         """The next answer to `verb` is lost."""
         assert isinstance(store, MemoryStore)
         store.lose_next(verb, executed=executed)
@@ -86,6 +91,7 @@ class MemoryWorld:
 
 
 COMMANDS = {"insert": "insert", "ledger": "insert", "adopt": "findAndModify", "merge": "findAndModify"}
+COMMANDS |= {"cancel": "findAndModify"}
 
 
 class MongoWorld:
@@ -116,14 +122,8 @@ class MongoWorld:
         """Remove a lease as the server does."""
         self.plain[self.name]["workers"].delete_one({"_id": owner})
 
-    async def batch(self, id_: str) -> int:
-        """The total of a sealed batch."""
-        document = self.plain[self.name]["batches"].find_one({"_id": id_})
-        assert document is not None
-        return int(document["total"])
-
     @contextmanager
-    def losing(self, _: Store, verb: str, *, executed: bool) -> Iterator[None]:
+    def losing(self, _: ControlStore, verb: str, *, executed: bool) -> Iterator[None]:
         """The answers to `verb` are lost: the majority never acknowledges, or the line is cut before."""
         lost = {"writeConcernError": {"code": 64, "errmsg": "planted"}} if executed else {"closeConnection": True}
         data = {"failCommands": [COMMANDS.get(verb, "update")], **lost}
@@ -136,7 +136,7 @@ class MongoWorld:
 
     async def aclose(self) -> None:
         """Empty the database and give back connections."""
-        for name in ("jobs", "usage", "workers", "batches"):
+        for name in ("jobs", "usage", "workers", "halts", "batches"):
             self.plain[self.name][name].delete_many({})
         self.plain.close()
         await close(self.client)
@@ -207,16 +207,16 @@ def row(id_: str = "uid/1/1.1", **changed: Any) -> Document:  # noqa: ANN401 fie
     return {"_id": id_, **plain, **numbers, **facts, **changed}
 
 
-async def take(store: Store, *ids: str) -> list[Claim]:
+async def take(store: ControlStore, *ids: str) -> list[Claim]:
     return await store.take(ids, "a token", NOW)
 
 
-async def finished(store: Store, id_: str = "acme/1", outbox: str = "t1") -> None:
+async def finished(store: ControlStore, id_: str = "acme/1", outbox: str = "t1") -> None:
     assert await store.insert([job(id_)]) == [Insertion.INSERTED]
     assert await store.finish([outcome(id_)], outbox) == [Fate.DONE]
 
 
-async def expired(watcher: Store, owner: str) -> Lease:
+async def expired(watcher: ControlStore, owner: str) -> Lease:
     """Wait until the server's clock says that the owner's lease has run out."""
     give_up = time.monotonic() + 5
     while time.monotonic() < give_up:
@@ -227,7 +227,7 @@ async def expired(watcher: Store, owner: str) -> Lease:
     raise AssertionError("the lease does not run out")
 
 
-async def dead(world: World, owner: str, watcher: Store) -> Store:
+async def dead(world: World, owner: str, watcher: ControlStore) -> ControlStore:
     """A store whose incarnation has been declared dead."""
     store = world.store(owner)
     await store.start(0.6, {})
@@ -640,50 +640,6 @@ async def test_one_row_that_the_ledger_does_not_take_is_refused_alone(world: Wor
     assert await world.ledger() == {"a", "d"}
 
 
-async def test_a_row_is_untold_until_its_mark_is_taken_away(world: World) -> None:
-    store = world.store("us")
-    rows = [row("a", untold=True), row("b"), row("c", untold=True), row("theirs", untold=True, incarnation="others")]
-    await store.ledger(rows)
-    assert await store.untold(10, of_the_dead=False) == [row("a"), row("c")]
-    assert len(await store.untold(1, of_the_dead=False)) == 1
-    await store.told(["a", "absent"])
-    await store.told(["a", "b"])
-    assert await store.untold(10, of_the_dead=False) == [row("c")]
-    await store.told([])
-    assert await world.ledger() == {"a", "b", "c", "theirs"}
-
-
-async def test_a_row_that_is_written_again_after_it_was_told_stays_told(world: World) -> None:
-    store = world.store("us")
-    await store.ledger([row("a", untold=True)])
-    await store.told(["a"])
-    assert await store.ledger([row("a", untold=True)]) == [Insertion.DUPLICATE]
-    assert await store.untold(10, of_the_dead=False) == []
-
-
-async def test_the_untold_rows_of_the_dead_are_those_of_incarnations_that_are_fenced_or_without_a_lease(
-    world: World,
-) -> None:
-    us, living = world.store("us"), world.store("living")
-    await us.start(30, {})
-    await living.start(30, {})
-    fenced = await dead(world, "fenced", us)
-    for store in (us, living, fenced, world.store("without a lease")):
-        await store.ledger([row(f"{store.owner}'s", incarnation=store.owner, untold=True)])
-    found = await us.untold(10, of_the_dead=True)
-    assert sorted(one["_id"] for one in found) == ["fenced's", "without a lease's"]
-
-
-async def test_a_mark_whose_taking_away_was_lost_is_taken_away_by_the_same_again(world: World) -> None:
-    store = world.store("us")
-    await store.ledger([row("a", untold=True)])
-    with world.losing(store, "told", executed=False), pytest.raises(StoreUnknownError):
-        await store.told(["a"])
-    assert await store.untold(10, of_the_dead=False) == [row("a")]
-    await store.told(["a"])
-    assert await store.untold(10, of_the_dead=False) == []
-
-
 async def test_an_outbox_is_cleared_once_and_only_then_the_document_expires(world: World) -> None:
     store = world.store("us")
     await finished(store)
@@ -845,14 +801,290 @@ async def test_owners_find_the_cancels_of_their_own_claimed_jobs_only(world: Wor
     assert await store.cancelled() == [("acme/1", "")]
 
 
-async def test_a_batch_is_sealed_unless_a_later_record_was_there(world: World) -> None:
+# -- rerun ------------------------------------------------------------------------------------------------------------
+
+
+async def failed(store: ControlStore, id_: str = "acme/1", *, out: bool = True) -> None:
+    """A job that has failed; its result is out, or on its way."""
+    await store.insert([job(id_)])
+    await store.mark_called(id_, 1)
+    assert await store.finish([outcome(id_, state="failed", row=row(), keep_payload=True)], "t1") == [Fate.DONE]
+    if out:
+        await store.published([Published(id_, "t1", 1)], EXPIRY)
+
+
+async def test_a_failed_job_is_run_again_as_the_next_generation_under_a_later_fence(world: World) -> None:
     store = world.store("us")
-    seal = Seal("acme/b", "acme", "b", total=3, reply=HERE, seq=7)
-    await store.seal(seal)
-    await store.seal(replace(seal, total=4, seq=6))
-    assert await world.batch("acme/b") == 3
-    await store.seal(replace(seal, total=5, reply=None, seq=8))
-    assert await world.batch("acme/b") == 5
+    await failed(store)
+    assert await store.rerun("acme/1", 7) is None
+    document = await world.document("acme/1")
+    assert (document["state"], document["owner"], document["why_waiting"]) == (State.WAITING, None, "rerun")
+    assert not {"result", "row", "called", "expire_at", "outbox", "finished_at", "cancel"} & document.keys()
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    [claim] = await store.take(["acme/1"], "t", soon)
+    assert (claim.generation, claim.fence, claim.attempts, claim.takeovers) == (2, 2, 0, 0)
+    assert (claim.uid, claim.payload, claim.called, claim.replies) == ("uid of acme/1", b'{"body": {}}', False, (HERE,))
+    assert claim.arrived_at != NOW  # its time begins anew
+    assert await store.finish([outcome(fence=1)], "late") == [Fate.FENCED]
+    assert await store.finish([outcome(fence=2)], "t2") == [Fate.DONE]
+    [again] = await store.outboxes(["acme/1"])
+    assert again.generation == 2
+
+
+async def test_a_rerun_is_done_once_and_not_after_a_later_control_record(world: World) -> None:
+    store = world.store("us")
+    await failed(store)
+    await store.rerun("acme/1", 7)
+    assert await store.rerun("acme/1", 7) is None
+    assert (await world.document("acme/1"))["generation"] == 2
+    await store.cancel("acme/1", 9, "enough")
+    [claim] = await store.take(["acme/1"], "t", datetime.now(UTC) + timedelta(seconds=5))
+    await store.finish([outcome(fence=claim.fence, state="cancelled", keep_payload=True)], "t2")
+    await store.published([Published("acme/1", "t2", 1)], EXPIRY)
+    assert await store.rerun("acme/1", 8) is None
+    assert (await world.document("acme/1"))["generation"] == 2
+    assert await store.rerun("acme/1", 10) is None
+    assert (await world.document("acme/1"))["generation"] == 3
+
+
+async def test_what_cannot_run_again_is_refused_with_the_reason(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job("acme/running"), waiting_job("acme/waits")])
+    await finished(store, "acme/done")
+    await store.published([Published("acme/done", "t1", 1)], EXPIRY)
+    await store.cancel("acme/stub", 1, "")
+    assert [await store.rerun(f"acme/{name}", 7) for name in ("running", "waits", "done", "stub", "absent")] == [
+        Code.NOT_ENDED,
+        Code.NOT_ENDED,
+        Code.ALREADY_SUCCEEDED,
+        Code.UNKNOWN_JOB,
+        Code.UNKNOWN_JOB,
+    ]
+    assert (await world.document("acme/done"))["generation"] == 1
+
+
+async def test_a_job_whose_result_is_on_its_way_is_run_again_when_that_is_out(world: World) -> None:
+    store = world.store("us")
+    await failed(store, out=False)
+    assert await store.rerun("acme/1", 7) is None
+    assert await store.rerun_published() == 0
+    assert (await world.document("acme/1"))["generation"] == 1
+    await store.published([Published("acme/1", "t1", 1)], EXPIRY)
+    assert await world.store("others").rerun_published() == 1
+    assert await store.rerun_published() == 0
+    document = await world.document("acme/1")
+    assert (document["generation"], document["state"], document.get("rerun")) == (2, State.WAITING, None)
+
+
+async def test_a_cancel_takes_back_a_rerun_that_has_not_begun(world: World) -> None:
+    store = world.store("us")
+    await failed(store, out=False)
+    await store.rerun("acme/1", 7)
+    assert await store.cancel("acme/1", 8, "no") is Code.ALREADY_ENDED
+    await store.published([Published("acme/1", "t1", 1)], EXPIRY)
+    assert await store.rerun_published() == 0
+
+
+async def test_a_cancel_of_a_finished_job_says_so_once_and_leaves_it_alone(world: World) -> None:
+    store = world.store("us")
+    await finished(store)
+    assert await store.cancel("acme/1", 7, "late") is Code.ALREADY_ENDED
+    assert await store.cancel("acme/1", 7, "late") is None
+    document = await world.document("acme/1")
+    assert (document["state"], document.get("cancel"), document["outbox"]) == ("succeeded", None, "t1")
+
+
+async def test_cancelled_jobs_that_wait_are_found_whatever_they_wait_for(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job("acme/claimed"), waiting_job("acme/late", due_at=LATER), waiting_job("acme/other")])
+    await store.cancel("acme/claimed", 1, "")
+    await store.cancel("acme/stub", 1, "")
+    await store.cancel("acme/late", 1, "")
+    assert await store.cancelled_waiting(10) == ["acme/late"]
+
+
+async def clock_past(instant: datetime) -> None:
+    """Wait until the clock that database and test share has left a millisecond behind."""
+    for _ in range(1_000):
+        if datetime.now(UTC) > instant + timedelta(milliseconds=1):
+            return
+        await asyncio.sleep(0.001)
+
+
+# -- halts ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_last_word_on_a_scope_holds(world: World) -> None:
+    store = world.store("us")
+    await store.halt("acme", HaltKind.PAUSED, 7, reason="too dear")
+    await store.halt(EVERYTHING, HaltKind.PAUSED, 3)
+    [everything, acme] = sorted(await store.halts(), key=lambda halt: halt.scope)
+    assert (everything.scope, everything.kind, everything.reason) == (EVERYTHING, HaltKind.PAUSED, "")
+    assert (acme.scope, acme.kind, acme.seq, acme.reason) == ("acme", HaltKind.PAUSED, 7, "too dear")
+    await store.halt("acme", None, 6)
+    await store.halt("acme", None, 7)
+    assert {halt.scope for halt in await store.halts()} == {EVERYTHING, "acme"}
+    await world.store("others").halt("acme", None, 8)
+    assert {halt.scope for halt in await store.halts()} == {EVERYTHING}
+    await store.halt("acme", HaltKind.PAUSED, 7)
+    assert {halt.scope for halt in await store.halts()} == {EVERYTHING}
+
+
+async def test_a_halt_whose_answer_was_lost_is_written_again_without_harm(world: World) -> None:
+    store = world.store("us")
+    with world.losing(store, "halt", executed=True), pytest.raises(StoreUnknownError):
+        await store.halt("acme", HaltKind.PAUSED, 7)
+    [before] = await store.halts()
+    await store.halt("acme", HaltKind.PAUSED, 7)
+    assert await store.halts() == [before]
+
+
+async def test_a_cancelled_batch_marks_all_of_its_jobs_that_go_on(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job("acme/1", batch_id="b"), waiting_job("acme/2", batch_id="b", due_at=LATER)])
+    await store.insert([job("acme/other", batch_id="c"), job("beta/1", batch_id="b"), job("acme/done", batch_id="b")])
+    await store.finish([outcome("acme/done")], "t")
+    await store.halt("acme/b", HaltKind.CANCELLED, 7, reason="enough")
+    [halt] = await store.halts()
+    assert not halt.applied
+    await store.apply(halt)
+    [halt] = await store.halts()
+    assert halt.applied
+    assert await store.cancelled() == [("acme/1", "enough")]
+    assert await store.cancelled_waiting(10) == ["acme/2"]
+    [claim] = await store.take(["acme/2"], "t", datetime.now(UTC) + timedelta(seconds=5))
+    assert claim.cancel == "enough"
+    assert "cancel" not in await world.document("acme/done")
+    assert await store.cancel("acme/1", 0, "a job's own records are counted apart") is None
+    assert await store.cancelled() == [("acme/1", "a job's own records are counted apart"), ("acme/2", "enough")]
+
+
+async def test_a_cancelled_batch_leaves_alone_what_was_run_again_afterwards(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job("acme/1", batch_id="b"), job("acme/2", batch_id="b")])
+    failures = [outcome(f"acme/{n}", state="failed", keep_payload=True) for n in (1, 2)]
+    await store.finish(failures, "t1")
+    await store.published([Published("acme/1", "t1", 1), Published("acme/2", "t1", 1)], EXPIRY)
+    await store.rerun("acme/1", 7)
+    before = (await world.document("acme/1"))["arrived_at"]
+    await clock_past(before)
+    await store.halt("acme/b", HaltKind.CANCELLED, 7)
+    [halt] = await store.halts()
+    await clock_past(halt.at)
+    await store.rerun("acme/2", 7)
+    await store.apply(halt)
+    assert await store.cancelled_waiting(10) == ["acme/1"]
+    assert [halt.meets(1, LATER), halt.meets(2, before), halt.meets(2, LATER)] == [True, True, False]
+
+
+async def test_jobs_of_a_paused_batch_wait_for_it_and_are_due_in_their_order_afterwards(world: World) -> None:
+    store = world.store("us")
+    jobs = [waiting_job(f"acme/{n}", batch_id="b", arrived_at=PAST + timedelta(minutes=n)) for n in range(4)]
+    await store.insert([*jobs, waiting_job("acme/free", batch_id="c"), waiting_job("acme/gone", batch_id="b")])
+    await store.insert([waiting_job("acme/new", batch_id="b", due_at=NEVER, wait_key="paused:acme/b")])
+    await store.cancel("acme/gone", 1, "")
+    ids = [*(f"acme/{n}" for n in range(4)), "acme/free", "acme/gone", "acme/absent"]
+    assert await store.park(ids, "acme/b") == 4
+    assert {claim.id for claim in await store.take(ids, "t", LATER)} == {"acme/free", "acme/gone"}
+    assert (await world.document("acme/1"))["why_waiting"] == "paused"
+    assert await store.parked() == ["acme/b"]
+    assert await store.unpark("acme/b", 3) == 3
+    assert await store.parked() == ["acme/b"]
+    assert await store.unpark("acme/b", 3) == 2
+    assert await store.unpark("acme/b", 3) == 0
+    assert await store.parked() == []
+    assert await store.due("normal", "acme", NOW, 10) == [*(f"acme/{n}" for n in range(4)), "acme/new"]
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+SEAL = Seal("acme/b", "acme", "b", total=3, reply=THERE, seq=7, max_cost_usd=Decimal("0.25"), max_errors=2)
+
+
+async def test_the_last_seal_of_a_batch_is_looked_at_by_one_worker_at_a_time(world: World) -> None:
+    store, others = world.store("us"), world.store("others")
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    assert await store.look(soon, LATER) is None
+    assert await store.seal(SEAL) is None
+    assert await store.seal(replace(SEAL, total=4, seq=6)) is None
+    assert await store.look(soon, LATER) == Sealed(SEAL)
+    assert await others.look(soon, LATER) is None
+    await store.watch(Sealed(SEAL, ended=2, pause_s=4.0), soon)
+    assert await others.look(soon, LATER) == Sealed(SEAL, ended=2, pause_s=4.0)
+    again = replace(SEAL, total=5, reply=None, max_error_rate=0.5, seq=8)
+    assert await store.seal(again) is None
+    await others.watch(Sealed(SEAL, ended=3, pause_s=4.0), LATER)
+    assert await store.look(soon, LATER) == Sealed(again)
+    await store.watch(Sealed(again), soon)
+    await others.unwatch(SEAL)
+    assert await store.look(soon, soon) is not None
+    await others.unwatch(again)
+    assert await store.look(soon, soon) is None
+
+
+async def test_a_seal_with_a_smaller_total_than_arrived_is_refused_and_the_one_before_stays(world: World) -> None:
+    store = world.store("us")
+    await store.seal(replace(SEAL, seq=5))
+    await store.insert([job(f"acme/{n}", batch_id="b") for n in range(4)])
+    assert await store.seal(replace(SEAL, seq=7)) is Code.TOTAL_TOO_SMALL
+    assert await store.seal(replace(SEAL, seq=4)) is None
+    sealed = await store.look(datetime.now(UTC) + timedelta(seconds=5), LATER)
+    assert sealed is not None
+    assert sealed.seal.seq == 5
+    assert await store.seal(replace(SEAL, total=4, seq=8)) is None
+
+
+async def test_a_batch_is_counted_by_state_and_by_what_its_tenant_pays(world: World) -> None:
+    store = world.store("us")
+    assert await store.counts("acme/b") == {}
+    assert await store.billed("acme", "b") == 0
+    await store.insert([job(f"acme/{n}", batch_id="b") for n in range(3)])
+    await store.insert([job("acme/other", batch_id="c"), job("beta/1", batch_id="b")])
+    await store.finish([outcome("acme/1")], "t")
+    rows = [row("1", batch_id="b"), row("2", batch_id="b", cost_usd=Decimal128("0.1"))]
+    others = [
+        row("3", batch_id="b", billed=False),
+        row("4", batch_id="b", tenant="beta"),
+        row("5", batch_id="c"),
+        row("6"),
+    ]
+    await store.ledger([*rows, *others])
+    assert await store.counts("acme/b") == {State.CLAIMED: 2, "succeeded": 1}
+    assert await store.billed("acme", "b") == Decimal("0.1002076")
+
+
+async def test_a_batch_over_a_limit_is_halted_until_it_is_sealed_again(world: World) -> None:
+    store = world.store("us")
+    await store.seal(SEAL)
+    await store.limit(replace(SEAL, seq=6), "an old seal's")
+    assert await store.halts() == []
+    await store.limit(SEAL, "3 jobs failed")
+    await store.limit(SEAL, "4 jobs failed")
+    [halt] = await store.halts()
+    assert (halt.scope, halt.kind, halt.reason, halt.applied) == ("acme/b", HaltKind.LIMITED, "3 jobs failed", False)
+    await store.insert([waiting_job("acme/1", batch_id="b", due_at=LATER), job("acme/2", batch_id="b")])
+    await store.apply(halt)
+    [halt] = await store.halts()
+    assert halt.applied
+    assert len(await store.take(["acme/1"], "t", datetime.now(UTC) + timedelta(seconds=5))) == 1
+    assert await store.cancelled() == []
+    sealed = await store.look(datetime.now(UTC) + timedelta(seconds=5), LATER)
+    assert sealed == Sealed(SEAL, limited="3 jobs failed")
+    await store.seal(replace(SEAL, seq=8))
+    assert await store.halts() == []
+
+
+async def test_a_completion_event_has_one_content(world: World) -> None:
+    store, others = world.store("us"), world.store("others")
+    await store.seal(SEAL)
+    event = {"batch_id": "b", "cost_usd": Decimal128("0.25"), "states": {"succeeded": 3}}
+    assert await store.complete(SEAL, event) == event
+    assert await others.complete(SEAL, {**event, "states": {"succeeded": 2}}) == event
+    sealed = await store.look(datetime.now(UTC) + timedelta(seconds=5), LATER)
+    assert sealed is not None
+    assert sealed.event == event
+    await store.seal(replace(SEAL, seq=8))
+    assert await store.complete(SEAL, event) is None
 
 
 # -- leases -----------------------------------------------------------------------------------------------------------
@@ -990,7 +1222,7 @@ async def test_an_update_that_no_one_executed_is_sent_again_by_its_caller(mongo:
     assert await store.wait([put_back()]) == [Fate.AGAIN]
 
 
-VERBS: dict[str, Callable[[Store], Any]] = {
+VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "start": lambda store: store.start(0.3, {}),
     "renew": lambda store: store.renew(0.3),
     "expired_leases": lambda store: store.expired_leases(),
@@ -1010,9 +1242,6 @@ VERBS: dict[str, Callable[[Store], Any]] = {
     "release": lambda store: store.release("k", 10),
     "finish": lambda store: store.finish([outcome()], "t"),
     "ledger": lambda store: store.ledger([row()]),
-    "untold": lambda store: store.untold(10, of_the_dead=False),
-    "untold_of_the_dead": lambda store: store.untold(10, of_the_dead=True),
-    "told": lambda store: store.told([row()["_id"]]),
     "unpublished": lambda store: store.unpublished(10, of_the_dead=False),
     "unpublished_of_the_dead": lambda store: store.unpublished(10, of_the_dead=True),
     "outboxes": lambda store: store.outboxes(["acme/1"]),
@@ -1020,7 +1249,24 @@ VERBS: dict[str, Callable[[Store], Any]] = {
     "add_reply": lambda store: store.add_reply("acme/1", THERE, "t"),
     "cancel": lambda store: store.cancel("acme/1", 1, ""),
     "cancelled": lambda store: store.cancelled(),
-    "seal": lambda store: store.seal(Seal("acme/b", "acme", "b", 1, None, 1)),
+    "cancelled_waiting": lambda store: store.cancelled_waiting(10),
+    "rerun": lambda store: store.rerun("acme/1", 1),
+    "rerun_published": lambda store: store.rerun_published(),
+    "halt": lambda store: store.halt("acme/b", HaltKind.CANCELLED, 1),
+    "halts": lambda store: store.halts(),
+    "apply": lambda store: store.apply(Halt("acme/b", HaltKind.CANCELLED, 1, "", NOW)),
+    "apply_a_limit": lambda store: store.apply(Halt("acme/b", HaltKind.LIMITED, 1, "", NOW)),
+    "park": lambda store: store.park(["beta/1"], "beta/b"),
+    "parked": lambda store: store.parked(),
+    "unpark": lambda store: store.unpark("beta/b", 10),
+    "seal": lambda store: store.seal(Seal("acme/b", "acme", "b", 100, None, 1)),
+    "look": lambda store: store.look(NOW, NOW),
+    "counts": lambda store: store.counts("acme/b"),
+    "billed": lambda store: store.billed("acme", "b"),
+    "limit": lambda store: store.limit(Seal("acme/b", "acme", "b", 1, None, 1), "x"),
+    "complete": lambda store: store.complete(Seal("acme/b", "acme", "b", 1, None, 1), {}),
+    "watch": lambda store: store.watch(Sealed(Seal("acme/b", "acme", "b", 1, None, 1)), NOW),
+    "unwatch": lambda store: store.unwatch(Seal("acme/b", "acme", "b", 1, None, 1)),
     "waiting": lambda store: store.waiting("normal", 10),
 }
 
@@ -1045,7 +1291,7 @@ async def test_every_query_uses_an_index(mongo: MongoWorld) -> None:
     database = mongo.plain[mongo.name]
     await us.start(30, {})
     await us.insert([job(f"acme/{n}") for n in range(20)])
-    await us.insert([waiting_job(f"beta/{n}") for n in range(20)])
+    await us.insert([waiting_job(f"beta/{n}", batch_id="b") for n in range(20)])
     await us.wait([put_back(f"acme/{n}", wait_key="k") for n in range(5)])
     await us.finish([outcome(f"acme/{n}") for n in range(5, 10)], "t")
     database.command("profile", 2)
@@ -1054,7 +1300,7 @@ async def test_every_query_uses_an_index(mongo: MongoWorld) -> None:
             await run(us)
     finally:
         database.command("profile", 0)
-    seen = list(database["system.profile"].find({"ns": {"$regex": r"\.(jobs|usage|workers|batches)$"}}))
+    seen = list(database["system.profile"].find({"ns": {"$regex": r"\.(jobs|usage|workers|halts|batches)$"}}))
     database.drop_collection("system.profile")
     assert len(seen) > len(VERBS)
     scans = [(one["op"], one["command"]) for one in seen if "COLLSCAN" in one.get("planSummary", "")]

@@ -72,6 +72,10 @@ class Deployment:
         """The simulator's log of this test's calls."""
         return read_calls(self.services)
 
+    async def behave(self, behaviour: Mapping[str, Any]) -> None:
+        """Have the simulator behave otherwise from now on."""
+        await _behave(self.services.simulator, behaviour)
+
     async def stop(self, *workers: Child) -> None:
         """Stop workers as an operator does; each has to end well."""
         await asyncio.gather(*(self.stack.stop_worker(worker) for worker in workers))

@@ -1,13 +1,14 @@
 """What is asked of jobs after they were sent: marks in their documents; the owner of a running job finds its mark by one query a second.
 
 Control is at least once: a record is acknowledged when its write is known, and each write carries the record's offset, so that a repeated or
-late one does nothing.
+late one does nothing. What asks for something that cannot be done is kept in `jobs.dead` with the reason, where whoever sent it can find it.
 """
 
 import asyncio
 import time
 import uuid
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import orjson
 from pydantic import ValidationError
@@ -15,16 +16,20 @@ from pydantic import ValidationError
 from broker.codec import NotAJob
 from broker.events import Events
 from schemas.codes import MEANING, Code
-from schemas.control import CONTROL_TYPE, NOT_SUPPORTED_YET, Action, Control
+from schemas.control import CONTROL_TYPE, Action, Control
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.dispatcher import Dispatcher
+from workers.engine.halts import Halting
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
 from workers.engine.record import Record
 from workers.engine.topics import Topics
-from workers.stores.protocol import Address, Seal, Store, StoreUnknownError
+from workers.stores.control import ControlStore, HaltKind, Seal
+from workers.stores.protocol import Address, StoreUnknownError
 
 LOOK_S = 1.0
+LIMITS = ("max_cost_usd", "max_errors", "max_error_rate")
+_HALTS = MappingProxyType({Action.CANCEL: HaltKind.CANCELLED, Action.PAUSE: HaltKind.PAUSED, Action.RESUME: None})
 
 
 class Controller:
@@ -32,18 +37,20 @@ class Controller:
 
     def __init__(
         self,
-        store: Store,
+        store: ControlStore,
         *,
         dead_letters: DeadLetters,
         publisher: Publisher,
         topics: Topics,
         dispatcher: Dispatcher,
+        halting: Halting,
     ) -> None:
         self._store = store
         self._dead_letters = dead_letters
         self._publisher = publisher
         self._topics = topics
         self._dispatcher = dispatcher
+        self._halting = halting
         self._events = Events("worker.control")
         self.ticked_at = time.monotonic()
 
@@ -61,7 +68,7 @@ class Controller:
                 self._events.warning("control.unknown", reason=str(error))
 
     async def handle(self, record: Record) -> None:
-        """Do what one record asks; back when that is durable. What cannot be read goes to `jobs.dead`."""
+        """Do what one record asks; back when that is durable. What cannot be read, or be done, goes to `jobs.dead`."""
         read = read_control(record.value, record.headers)
         if isinstance(read, NotAJob):
             await self._dead_letters.keep(record, read)
@@ -74,20 +81,34 @@ class Controller:
         self._events.info(
             "control.handled", action=read.action, tenant=read.tenant, job=read.job_id, batch=read.batch_id
         )
-        await until_known(lambda: self._do(read, record.place.offset), self._events, read.action.value)
+        refused = await until_known(lambda: self._do(read, record.place.offset), self._events, read.action.value)
+        if refused is not None:
+            await self._dead_letters.keep(record, NotAJob(refused, MEANING[refused]))
 
-    async def _do(self, control: Control, seq: int) -> None:
+    async def _do(self, control: Control, seq: int) -> Code | None:
+        """Do it; the code says why it cannot be done."""
         job = f"{control.tenant}/{control.job_id}"
         match control.action:
-            case Action.CANCEL:
-                await self._store.cancel(job, seq, control.reason or "")
+            case Action.CANCEL if control.job_id is not None:
+                return await self._store.cancel(job, seq, control.reason or "")
+            case Action.RERUN:
+                return await self._store.rerun(job, seq)
+            case Action.SEAL:
+                return await self._store.seal(_seal(control, seq))
             case Action.REPLY:
                 if await self._store.add_reply(job, _address(control) or Address("results"), uuid.uuid4().hex):
                     await self._publisher.again([job])
-            case Action.SEAL:
-                await self._store.seal(_seal(control, seq))
             case _:
-                raise AssertionError(f"{control.action} was read though it is not supported")
+                await self._halt(control, seq)
+        return None
+
+    async def _halt(self, control: Control, seq: int) -> None:
+        reason = control.reason or ""
+        if control.action is Action.CANCEL:
+            told = f"the batch {control.batch_id} was cancelled"
+            reason = f"{told}: {reason}" if reason else told
+        await self._store.halt(control.scope, _HALTS[control.action], seq, reason=reason)
+        self._halting.hurry(control.scope)
 
 
 def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Control | NotAJob:
@@ -101,17 +122,11 @@ def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> C
         return NotAJob(Code.UNDECODABLE, f"the control message is not JSON: {error}")
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        return NotAJob(Code.INVALID_CONTROL, f"{field}: {problem['msg']}; {MEANING[Code.INVALID_CONTROL]}")
-    later = _not_supported(control)
-    return control if later is None else NotAJob(Code.NOT_SUPPORTED_YET, f"{later} is not supported yet")
-
-
-def _not_supported(control: Control) -> str | None:
-    """What of a control message belongs to a feature that is not built: a limit that nobody heeds would cost money in silence."""
-    if control.action in NOT_SUPPORTED_YET:
-        return f"action: {control.action.value}"
-    return next((name for name in ("max_cost_usd", "max_errors") if getattr(control, name) is not None), None)
+        field = ".".join(str(part) for part in problem["loc"]) or "the message"
+        said = problem["msg"].removeprefix("Value error, ")
+        return NotAJob(Code.INVALID_CONTROL, f"{field}: {said}; {MEANING[Code.INVALID_CONTROL]}")
+    limit = next((name for name in LIMITS if getattr(control, name) is not None), None)
+    return control if limit is None else NotAJob(Code.NOT_SUPPORTED_YET, f"{limit} is not supported yet")
 
 
 def _address(control: Control) -> Address | None:
@@ -126,4 +141,7 @@ def _seal(control: Control, seq: int) -> Seal:
         total=control.total or 0,
         reply=_address(control),
         seq=seq,
+        max_cost_usd=control.max_cost_usd,
+        max_errors=control.max_errors,
+        max_error_rate=control.max_error_rate,
     )

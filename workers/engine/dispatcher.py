@@ -15,10 +15,12 @@ from schemas.codes import Code
 from schemas.result import Status
 from workers.call import FencedJobError
 from workers.engine.finisher import Finisher
+from workers.engine.halts import Rest, rest
 from workers.engine.hands import Hands
 from workers.engine.ready import Ready
 from workers.outcome import SHUTDOWN, Ended, Running
 from workers.settle import ended, units_of
+from workers.stores.control import Halt, HaltKind
 from workers.stores.protocol import Finish, Waiting
 
 LOOK_S = 1.0
@@ -48,6 +50,7 @@ class Dispatcher:
         self._slots = worker.slots
         self._shared_slots = worker.slots - int(worker.slots * worker.reserved_share)
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
+        self._halts = hands.halts
         self._finisher = finisher
         self._telemetry = telemetry
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -91,11 +94,26 @@ class Dispatcher:
         for job in list(self._under_way):
             self.stop_job(job, SHUTDOWN)
 
+    def heed_halts(self) -> None:
+        """Lay down what is ready and shall not start, and stop running jobs of cancelled batches; other calls go on."""
+        for ready in self._ready.withdraw(lambda claim: claim.cancel is None and self._halts.of(claim) is not None):
+            halt = self._halts.of(ready.claim)
+            if halt is not None:
+                self._put(ready, _halted(ready, halt))
+        for job, running in list(self._under_way.items()):
+            halt = self._halts.of(running.ready.claim)
+            if halt is not None and halt.kind is HaltKind.CANCELLED:
+                self.stop_job(job, halt.reason)
+
     def _start(self, group: asyncio.TaskGroup) -> None:
         while len(self._tasks) < self._slots and len(self._finisher) < self._slots and self._leases.healthy():
             ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
             if ready is None:
                 return
+            halt = self._halts.of(ready.claim) if ready.claim.cancel is None else None
+            if halt is not None:
+                self._leave(ready, _halted(ready, halt))
+                continue
             self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
     async def _something_changed(self) -> None:
@@ -126,26 +144,42 @@ class Dispatcher:
         self._telemetry.outcome(claim.priority, status)
 
     def _leave(self, ready: Ready, outcome: Finish | Waiting | None) -> None:
+        if outcome is None:
+            self._registry.discard([ready.claim.id])
+            return
+        self._put(ready, outcome)
+        self._ready.settle(ready, units_of(outcome.result) if isinstance(outcome, Finish) else 0.0)
+
+    def _put(self, ready: Ready, outcome: Finish | Waiting) -> None:
         claim = ready.claim
-        match outcome:
-            case Finish():
-                self._finisher.finish(claim, outcome, ready.revoke)
-                self._ready.settle(ready, units_of(outcome.result))
-            case Waiting():
-                cancelled = ended(ready, None, Ended(Status.CANCELLED, Code.CANCELLED))
-                self._finisher.wait(outcome, lambda: self._finisher.finish(claim, cancelled))
-                self._ready.settle(ready, 0.0)
-            case None:
-                self._registry.discard([claim.id])
+        if isinstance(outcome, Finish):
+            self._finisher.finish(claim, outcome, ready.revoke)
+        else:
+            cancelled = ended(ready, None, Ended(Status.CANCELLED, Code.CANCELLED))
+            self._finisher.wait(outcome, lambda: self._finisher.finish(claim, cancelled))
 
     def hand_back(self) -> int:
         """Put what is ready and not started back to wait; return how many."""
         waiting = self._ready.drain()
         for ready in waiting:
-            claim = ready.claim
-            back = Waiting(claim.id, claim.fence, datetime.now(UTC), "handed_back", claim.attempts)
-            self._leave(ready, back)
+            self._leave(ready, _back(ready, Rest(datetime.now(UTC), "handed_back", None)))
         return len(waiting)
+
+
+def _back(ready: Ready, rest: Rest) -> Waiting:
+    """How a job waits that has not begun here; what a worker before us may have called stays called."""
+    claim = ready.claim
+    return Waiting(
+        claim.id, claim.fence, rest.due_at, rest.why, claim.attempts, rest.wait_key, nothing_sent=not claim.called
+    )
+
+
+def _halted(ready: Ready, halt: Halt) -> Finish | Waiting:
+    """How a job leaves that a halt keeps from starting."""
+    if halt.kind is HaltKind.PAUSED:
+        return _back(ready, rest(halt, datetime.now(UTC)))
+    code = Code.BATCH_LIMIT if halt.kind is HaltKind.LIMITED else Code.CANCELLED
+    return ended(ready, None, Ended(Status.CANCELLED, code, halt.reason))
 
 
 def _name(outcome: Finish | Waiting | None) -> tuple[str, str | None]:

@@ -145,6 +145,26 @@ class FairQueue(Generic[Item]):
         """Tenants by their right to be served next."""
         return self._priorities[priority].shares.order(tenants)
 
+    def withdraw(self, unwanted: Callable[[Item], bool]) -> list[Item]:
+        """Take out what is unwanted; nobody is charged for what was not served."""
+        found: list[Item] = []
+        for priority, tenants in self._priorities.items():
+            for tenant, queue in list(tenants.queues.items()):
+                kept = [entry for entry in queue if not unwanted(entry[3])]
+                if len(kept) == len(queue):
+                    continue
+                found += [entry[3] for entry in sorted(queue, key=lambda entry: entry[:2]) if unwanted(entry[3])]
+                tenants.size -= len(queue) - len(kept)
+                heapq.heapify(kept)
+                tenants.queues[tenant] = kept
+                if not kept:
+                    del tenants.queues[tenant]
+                    tenants.shares.leave(tenant)
+            if not tenants.size:
+                self._shares.leave(priority)
+        self._size -= len(found)
+        return found
+
     def drain(self) -> list[Item]:
         """Take everything out, for the shutdown to hand it back."""
         return [item for item in iter(self.pop, None) if item is not None]

@@ -1,7 +1,8 @@
-"""What a worker has in its hands: jobs that are ready, ids that it may hold, and the lease under which it holds them."""
+"""What a worker has in its hands: jobs that are ready, ids that it may hold, the lease under which it holds them, and what shall not run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from workers.engine.halts import Halts
 from workers.engine.leases import Leases
 from workers.engine.ready import ReadyQueue
 from workers.engine.registry import Registry
@@ -14,3 +15,4 @@ class Hands:
     ready: ReadyQueue
     registry: Registry
     leases: Leases
+    halts: Halts = field(default_factory=Halts)

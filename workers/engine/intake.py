@@ -16,6 +16,7 @@ from schemas.codes import MEANING, Code
 from schemas.result import Status
 from workers.engine.dead_letters import Burial, DeadLetters
 from workers.engine.failpoints import Failpoints
+from workers.engine.halts import rest
 from workers.engine.hands import Hands
 from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
 from workers.engine.publisher import Publisher
@@ -23,6 +24,7 @@ from workers.engine.record import Record
 from workers.engine.taker import Taker
 from workers.engine.topics import Topics
 from workers.settle import refused_result
+from workers.stores.control import HaltKind
 from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, State, Store, StoreUnknownError
 
 _TERMINAL = frozenset(Status)
@@ -63,6 +65,7 @@ class Intake:
         self._dead_letters = dead_letters
         self._publisher = publisher
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
+        self._halts = hands.halts
         self._taker = taker
         self._topics = topics
         self._failpoints = failpoints
@@ -144,8 +147,12 @@ class Intake:
             batch_id=decoded.parsed.batch_id,
             trace=decoded.trace,
         )
-        if job is not None and job.not_before is not None and job.not_before > now:
+        halt = self._halts.of(new)
+        ends = halt is not None and halt.kind is not HaltKind.PAUSED
+        if not ends and job is not None and job.not_before is not None and job.not_before > now:
             new.due_at, new.why_waiting = job.not_before, "scheduled"
+        elif halt is not None and not ends:
+            new.due_at, new.why_waiting, new.wait_key = rest(halt, now)
         elif not fits:
             new.due_at, new.why_waiting = now, "queued"
         return new

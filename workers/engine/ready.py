@@ -75,6 +75,15 @@ class ReadyQueue:
         if ready is not None:
             ready.claim.cancel = reason
 
+    def withdraw(self, unwanted: Callable[[Claim], bool]) -> list[Ready]:
+        """Take jobs out that shall not start here."""
+        found = self._fair.withdraw(lambda ready: unwanted(ready.claim))
+        for ready in found:
+            self._by_id.pop(ready.claim.id, None)
+        if found:
+            self.left.set()
+        return found
+
     def settle(self, ready: Ready, used: float) -> None:
         """Correct the estimate of a job that was served, in cost units."""
         self._fair.correct(self._known(ready.claim.priority), ready.claim.tenant, used - ready.cost)

@@ -8,12 +8,17 @@ from datetime import UTC, datetime
 
 from broker.events import Events
 from workers.engine.hands import Hands
-from workers.stores.protocol import Claim, Store, StoreUnknownError
+from workers.stores.control import ControlStore
+from workers.stores.protocol import Claim, StoreUnknownError
 
 BATCH = 256
 """The most ids of one take."""
 IDLE_S = 1.0
 """How often an idle taker looks."""
+PAGES = 8
+"""How many batches of jobs that turn out to be paused are put aside for one tenant in a row."""
+CANCELLED_S = 1.0
+"""How often cancelled jobs are looked for, wherever they stand in the queue."""
 BUSY_S = 0.02
 """What a taker that found something leaves between two rounds."""
 
@@ -21,10 +26,12 @@ BUSY_S = 0.02
 class Taker:
     """Fills the ready queue from the waiting documents."""
 
-    def __init__(self, store: Store, priorities: list[str], hands: Hands) -> None:
+    def __init__(self, store: ControlStore, priorities: list[str], hands: Hands) -> None:
         self._store = store
         self._priorities = priorities
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
+        self._halts = hands.halts
+        self._looked_at = -CANCELLED_S
         self._nudged = asyncio.Event()
         self._events = Events("worker.taker")
         self.ticked_at = time.monotonic()
@@ -60,16 +67,38 @@ class Taker:
             pass
 
     async def _round(self) -> int:
-        found = 0
-        for priority in self._priorities:
+        found = await self._cancelled()
+        for priority in self._priorities if not self._halts.pauses() else ():
             now = datetime.now(UTC)
-            tenants = await self._store.due_tenants(priority, now)
+            due = await self._store.due_tenants(priority, now)
+            tenants = [tenant for tenant in due if not self._halts.pauses(tenant)]
             for tenant in self._ready.order(priority, tenants):
                 room = self._share(len(tenants))
                 if room <= 0 or not self._leases.healthy():
                     break
-                ids = await self._store.due(priority, tenant, now, room)
-                found += await self._take(ids, now)
+                found += await self._serve(priority, tenant, room, now)
+        return found
+
+    async def _cancelled(self) -> int:
+        """Take what is to end, whatever is queued before it or paused."""
+        room = min(BATCH, self._ready.room())
+        if room <= 0 or time.monotonic() - self._looked_at < CANCELLED_S:
+            return 0
+        ids = await self._store.cancelled_waiting(room)
+        if len(ids) < room:  # else there are more, and the next round looks again
+            self._looked_at = time.monotonic()
+        return await self._take(ids, datetime.now(UTC)) if ids else 0
+
+    async def _serve(self, priority: str, tenant: str, room: int, now: datetime) -> int:
+        """Take for one tenant, putting aside what waits for its batch to be resumed; return how many were taken or put aside."""
+        found = 0
+        for _ in range(PAGES):
+            ids = await self._store.due(priority, tenant, now, room)
+            batches = self._halts.paused_batches(tenant)
+            parked = [await self._store.park(ids, batch) for batch in batches] if ids else []
+            found += sum(parked)
+            if not ids or sum(parked) < len(ids):
+                return found + await self._take(ids, now)
         return found
 
     def _share(self, tenants: int) -> int:

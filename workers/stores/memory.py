@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from workers.stores import memory_documents as documents
+from workers.stores.control import ControlStore
+from workers.stores.memory_control import MemoryControl
 from workers.stores.memory_documents import Job, MemoryDatabase
-from workers.stores.memory_incarnation import MemoryIncarnation
 from workers.stores.protocol import (
     Claim,
     Fate,
@@ -20,7 +21,6 @@ from workers.stores.protocol import (
     NewJob,
     Published,
     State,
-    Store,
     Unpublished,
     Waiting,
 )
@@ -28,7 +28,7 @@ from workers.stores.protocol import (
 __all__ = ["MemoryDatabase", "MemoryStore"]
 
 
-class MemoryStore(MemoryIncarnation):
+class MemoryStore(MemoryControl):
     """One incarnation's store: `MemoryStore(MemoryDatabase(), owner)`."""
 
     async def insert(self, jobs: Sequence[NewJob]) -> list[Insertion]:
@@ -60,6 +60,7 @@ class MemoryStore(MemoryIncarnation):
         fields |= {"state": State.CLAIMED, "owner": self.owner, "takeovers": 0, "attempts": 0}
         if job.due_at is not None:
             fields |= {"state": State.WAITING, "owner": None, "due_at": job.due_at, "why_waiting": job.why_waiting}
+            fields |= {"wait_key": job.wait_key} if job.wait_key is not None else {}
         return fields
 
     async def read(self, ids: Sequence[str]) -> dict[str, Known]:
@@ -215,24 +216,6 @@ class MemoryStore(MemoryIncarnation):
         self.database.usage[row["_id"]] = copy.deepcopy(row)
         return Insertion.INSERTED
 
-    async def untold(self, limit: int, *, of_the_dead: bool) -> list[dict[str, Any]]:
-        """Rows with the mark `untold`, without it: our own, or those of the dead."""
-        self._begin("untold")()
-        rows = [row for row in self.database.usage.values() if "untold" in row]
-        wanted = [
-            row
-            for row in rows
-            if (self.database.dead(row["incarnation"]) if of_the_dead else row["incarnation"] == self.owner)
-        ]
-        return [{name: value for name, value in row.items() if name != "untold"} for row in wanted[:limit]]
-
-    async def told(self, ids: Sequence[str]) -> None:
-        """Take the mark of these rows away."""
-        end = self._begin("told")
-        for id_ in ids:
-            self.database.usage.get(id_, {}).pop("untold", None)
-        end()
-
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of the dead."""
         self._begin("unpublished")()
@@ -268,4 +251,4 @@ class MemoryStore(MemoryIncarnation):
         """Nothing is held."""
 
 
-_: type[Store] = MemoryStore
+_: type[ControlStore] = MemoryStore

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from workers.stores.protocol import Address, Claim, Known, Seal, Unpublished
+from schemas.result import Status
+from workers.stores.protocol import Address, Claim, Known, Unpublished
 
 Job = dict[str, Any]
 MAX_DOCUMENT_BYTES = 12_000_000
+TERMINAL = frozenset(str(status) for status in Status)
 _MAX_LEVELS = 178
 _MAX_REPLIES = 4
 _INT64 = 1 << 63
@@ -26,7 +28,8 @@ class MemoryDatabase:
         self.jobs: dict[str, Job] = {}
         self.usage: dict[str, dict[str, Any]] = {}
         self.workers: dict[str, dict[str, Any]] = {}
-        self.batches: dict[str, Seal] = {}
+        self.halts: dict[str, dict[str, Any]] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
 
     def dead(self, owner: str | None) -> bool:
         """Whether an owner is fenced or has no lease."""

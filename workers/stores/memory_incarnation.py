@@ -1,15 +1,11 @@
-"""The store in memory, its lost answers and the verbs beside a job's path: leases, control, counting."""
+"""The store in memory: its lost answers, and the verbs of leases."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from schemas.result import Status
-from workers.stores import memory_documents as documents
 from workers.stores.memory_documents import Job, MemoryDatabase
-from workers.stores.protocol import Address, Backlog, Lease, Seal, State, StoreUnknownError
-
-_TERMINAL = frozenset(str(status) for status in Status)
+from workers.stores.protocol import Lease, State, StoreUnknownError
 
 
 class MemoryIncarnation:
@@ -97,56 +93,6 @@ class MemoryIncarnation:
         end = self._begin("stop")
         self.database.workers.pop(self.owner, None)
         end()
-
-    # -- control and reading -------------------------------------------------------------------------------------------------
-    def _stub(self, id_: str) -> Job:
-        stub: Job = {
-            "state": State.ANNOUNCED,
-            "owner": None,
-            "fence": 0,
-            "generation": 1,
-            "replies": [],
-            "replies_n": 0,
-        }
-        return self.database.jobs.setdefault(id_, stub)
-
-    async def add_reply(self, id: str, address: Address, token: str) -> bool:  # noqa: A002 the document's own word
-        """Add an address to a job or a stub; True: its result has to be published."""
-        end = self._begin("add_reply")
-        job = self._stub(id)
-        documents.add_address(job, address)
-        terminal = job["state"] in _TERMINAL
-        if terminal:
-            job["outbox"] = token
-            job.pop("expire_at", None)
-        end()
-        return terminal
-
-    async def cancel(self, id: str, seq: int, reason: str) -> None:  # noqa: A002 the document's own word
-        """Mark a job or a stub as cancelled, unless a later control record was there."""
-        end = self._begin("cancel")
-        job = self._stub(id)
-        if job.get("control_seq", -1) < seq:
-            job.update(cancel=reason, control_seq=seq, due_at=self.database.clock())
-        end()
-
-    async def cancelled(self) -> list[tuple[str, str]]:
-        """(id, reason) of jobs claimed by us that carry a cancel."""
-        self._begin("cancelled")()
-        return [(id_, job["cancel"]) for id_, job in self._ours() if "cancel" in job]
-
-    async def seal(self, seal: Seal) -> None:
-        """Keep that a batch is complete."""
-        end = self._begin("seal")
-        if seal.id not in self.database.batches or self.database.batches[seal.id].seq < seal.seq:
-            self.database.batches[seal.id] = seal
-        end()
-
-    async def waiting(self, priority: str, limit: int) -> Backlog:
-        """What waits in this priority, looked at up to `limit` documents."""
-        self._begin("waiting")()
-        found = self._waiting(priority=priority)[:limit]
-        return Backlog(len(found), found[0][1]["due_at"]) if found else Backlog()
 
     def _ours(self) -> list[tuple[str, Job]]:
         claimed = (State.CLAIMED, self.owner)

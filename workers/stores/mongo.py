@@ -1,15 +1,16 @@
 """The store on MongoDB, by PyMongo's client or Motor's: each verb's writes are the protocol's, spelt out in the modules beside this one."""
 
 from broker.mongo import close
-from workers.stores.mongo_control import ControlVerbs
+from workers.stores.control import ControlStore
+from workers.stores.mongo_batches import BatchVerbs
 from workers.stores.mongo_finished import FinishedVerbs
+from workers.stores.mongo_halts import HaltVerbs
 from workers.stores.mongo_jobs import JobVerbs
 from workers.stores.mongo_leases import LeaseVerbs
 from workers.stores.mongo_wire import Connection
-from workers.stores.protocol import Store
 
 
-class MongoStore(JobVerbs, FinishedVerbs, LeaseVerbs, ControlVerbs, Connection):
+class MongoStore(JobVerbs, FinishedVerbs, LeaseVerbs, HaltVerbs, BatchVerbs, Connection):
     """`MongoStore(connect(url)[name], owner)`; every verb ends after `timeout_s` seconds, a renewal after 5."""
 
     async def aclose(self) -> None:
@@ -17,4 +18,4 @@ class MongoStore(JobVerbs, FinishedVerbs, LeaseVerbs, ControlVerbs, Connection):
         await close(self.database.client)
 
 
-_: type[Store] = MongoStore
+_: type[ControlStore] = MongoStore

@@ -76,6 +76,8 @@ def new_document(job: NewJob, owner: str) -> Document:
     if waits:
         document["due_at"] = job.due_at
         document["why_waiting"] = job.why_waiting
+        if job.wait_key is not None:
+            document["wait_key"] = job.wait_key
     return document
 
 
@@ -96,6 +98,30 @@ def merge_pipeline(job: NewJob, owner: str) -> list[Document]:
         cancelled = {"$ne": [{"$type": "$cancel"}, "missing"]}
         fields["due_at"] = {"$cond": [cancelled, "$$NOW", {"$literal": job.due_at}]}
     return [{"$set": fields}, {"$unset": gone}]
+
+
+def cancel_pipeline(seq: int, reason: str, stub_expires_at: datetime) -> list[Document]:
+    """The update that marks a job, or the stub that it makes, as cancelled; a terminal job only learns that it was asked."""
+    terminal = {"$in": ["$state", TERMINAL]}
+    absent = {"$eq": [{"$type": "$state"}, "missing"]}
+    return [
+        {
+            "$set": {
+                "control_seq": {"$literal": seq},
+                "cancel": {"$cond": [terminal, {"$ifNull": ["$cancel", "$$REMOVE"]}, {"$literal": reason}]},
+                "due_at": {"$cond": [terminal, {"$ifNull": ["$due_at", "$$REMOVE"]}, "$$NOW"]},
+                "state": {"$ifNull": ["$state", State.ANNOUNCED]},
+                "fence": {"$ifNull": ["$fence", 0]},
+                "generation": {"$ifNull": ["$generation", 1]},
+                "replies": {"$ifNull": ["$replies", []]},
+                "replies_n": {"$ifNull": ["$replies_n", 0]},
+                "expire_at": {
+                    "$cond": [absent, {"$literal": stub_expires_at}, {"$ifNull": ["$expire_at", "$$REMOVE"]}]
+                },
+            }
+        },
+        {"$unset": "rerun"},
+    ]
 
 
 def reply_pipeline(address: Address, token: str, stub_expires_at: datetime) -> list[Document]:

@@ -48,6 +48,12 @@ class NewJob:
     trace: str | None = None  # W3C traceparent, and after a space the tracestate
     due_at: datetime | None = None  # given: waiting until then; None: claimed by us
     why_waiting: str | None = None
+    wait_key: str | None = None
+
+    @property
+    def generation(self) -> int:
+        """A job that arrives runs for the first time."""
+        return 1
 
 
 @dataclass(slots=True)
@@ -172,20 +178,8 @@ class Backlog(NamedTuple):
     due_at: datetime | None = None
 
 
-@dataclass(slots=True)
-class Seal:
-    """That a batch is complete."""
-
-    id: str  # "<tenant>/<batch id>"
-    tenant: str
-    batch_id: str
-    total: int
-    reply: Address | None
-    seq: int
-
-
 class Store(Protocol):
-    """The documents of jobs, leases, batches and the ledger. `owner` is this store's own incarnation."""
+    """The documents of jobs, leases and the ledger. `owner` is this store's own incarnation; the verbs of control are in `control.py`."""
 
     owner: str
 
@@ -261,12 +255,6 @@ class Store(Protocol):
     async def ledger(self, rows: Sequence[dict[str, Any]]) -> list[Insertion]:
         """Insert rows by their `_id`, one outcome a row: DUPLICATE is done, too; REFUSED is one that the ledger does not take."""
 
-    async def untold(self, limit: int, *, of_the_dead: bool) -> list[dict[str, Any]]:
-        """Rows with the mark `untold`, without it: our own, or those of incarnations that are fenced or have no lease."""
-
-    async def told(self, ids: Sequence[str]) -> None:
-        """Take the mark of these rows away: their events are acknowledged."""
-
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of owners that are fenced or have no lease."""
 
@@ -276,22 +264,13 @@ class Store(Protocol):
     async def published(self, done: Sequence[Published], expire_at: datetime) -> list[str]:
         """Clear outboxes by token and `replies_n` and set `expire_at`; ids of those that have to be published again (a reply address came)."""
 
-    # -- control and reading -------------------------------------------------------------------------------------------------
+    # -- replies and counting -------------------------------------------------------------------------------------------------
     async def add_reply(self, id: str, address: Address, token: str) -> bool:  # noqa: A002 the document's own word
         """Add an address (4 at most, the oldest goes); a terminal job gets `outbox: token`, so that its result is sent again.
 
         Absent: a stub is made that keeps the address. True: the result has to be published (the caller reads it with `outboxes`).
         An address that is there already is not added twice, but a terminal job's result is sent again all the same.
         """
-
-    async def cancel(self, id: str, seq: int, reason: str) -> None:  # noqa: A002 the document's own word
-        """Mark a job, or a stub, as cancelled and make it due now; refused in silence if a control record >= `seq` was handled before."""
-
-    async def cancelled(self) -> list[tuple[str, str]]:
-        """(id, reason) of jobs claimed by us that carry a cancel."""
-
-    async def seal(self, seal: Seal) -> None:
-        """Keep that a batch is complete."""
 
     async def waiting(self, priority: str, limit: int) -> Backlog:
         """What waits in this priority, looked at up to `limit` documents."""

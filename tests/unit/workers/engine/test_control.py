@@ -1,15 +1,25 @@
-"""What a control record asks for, and which records ask for nothing."""
+"""What a control record asks for, which records ask for nothing, and what is done."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.codec import NotAJob
-from schemas.codes import Code
+from broker.codec import NotAJob, Place
+from schemas.codes import MEANING, Code
 from schemas.control import Action, Control
-from workers.engine.control import read_control
+from tests.virtual_time import run
+from workers.engine.control import Controller, read_control
+from workers.engine.dead_letters import DeadLetters
+from workers.engine.halts import Halting
+from workers.engine.record import Record
+from workers.engine.topics import Topics
+from workers.stores.control import HaltKind
+from workers.stores.memory import MemoryDatabase, MemoryStore
+from workers.stores.protocol import Address, Finish, NewJob
 
 
 @pytest.mark.parametrize(
@@ -22,9 +32,9 @@ from workers.engine.control import read_control
         (b'{"action": "explode"}', (), Code.INVALID_CONTROL),
         (b'{"action": "cancel"}', (), Code.INVALID_CONTROL),
         (b'{"action": "cancel", "job_id": "a", "when": "now"}', (), Code.INVALID_CONTROL),
-        (b'{"action": "pause", "tenant": "acme"}', (), Code.NOT_SUPPORTED_YET),
-        (b'{"action": "seal", "batch_id": "b", "total": 1, "max_cost_usd": "5"}', (), Code.NOT_SUPPORTED_YET),
-        (b'{"action": "seal", "batch_id": "b", "total": 1, "max_errors": 0}', (), Code.NOT_SUPPORTED_YET),
+        (b'{"action": "pause"}', (), Code.INVALID_CONTROL),
+        (b'{"action": "cancel", "job_id": "a", "max_errors": 0}', (), Code.INVALID_CONTROL),
+        (b'{"action": "seal", "batch_id": "b", "total": 1, "max_cost_usd": 5}', (), Code.INVALID_CONTROL),
         (b'{"action": "cancel", "job_id": "a"}', [("ce_type", b"aibroker.job.v1")], Code.UNKNOWN_VERSION),
     ],
 )
@@ -45,3 +55,125 @@ def test_headers_are_optional(headers: Any) -> None:  # noqa: ANN401 headers of 
 @given(st.binary(max_size=100), st.lists(st.tuples(st.just("ce_type"), st.none() | st.binary(max_size=30)), max_size=2))
 def test_whatever_comes_is_read_or_is_not(value: bytes, headers: Any) -> None:  # noqa: ANN401 headers of any kind
     read_control(value, headers)
+
+
+# -- what is done --------------------------------------------------------------------------------------------------------
+
+
+class Letters:
+    """Stands where dead letters are kept."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    async def keep(self, record: Record, why: NotAJob) -> None:
+        """Keep why."""
+        del record
+        assert why.message == MEANING[why.code] or why.code not in {Code.ALREADY_ENDED, Code.TOTAL_TOO_SMALL}
+        self.codes.append(why.code)
+
+
+@dataclass
+class Desk:
+    """A controller on a store in memory, and what it hands on."""
+
+    letters: Letters = field(default_factory=Letters)
+    hurried: list[str] = field(default_factory=list)
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(MemoryDatabase(), "us")
+        self.controller = Controller(
+            self.store,
+            dead_letters=cast("DeadLetters", self.letters),
+            publisher=cast("Any", None),
+            topics=Topics(self._topics),
+            dispatcher=cast("Any", None),
+            halting=cast("Halting", self),
+        )
+
+    def hurry(self, scope: str) -> None:
+        """Keep what documents have to be told of."""
+        self.hurried.append(scope)
+
+    async def _topics(self) -> dict[str, int]:
+        return {"results": 8}
+
+    async def asked(self, message: bytes, offset: int | None = None) -> None:
+        """Handle one message."""
+        self.offset = self.offset + 1 if offset is None else offset
+        place = Place("", "jobs.control", 0, self.offset, datetime.now(UTC))
+        await self.controller.handle(Record(place, None, message, ()))
+
+    async def job(self, name: str, state: str | None = None) -> None:
+        """A job that runs, or has ended so."""
+        now = datetime.now(UTC)
+        new = NewJob(
+            f"default/{name}", name, "default", name, "normal", b"{}", b"", Address("results"), now, batch_id="b"
+        )
+        await self.store.insert([new])
+        if state is not None:
+            result = {"status": state}
+            await self.store.finish(
+                [Finish(new.id, 1, state, result, None, keep_payload=state != "succeeded")], "token"
+            )
+
+
+def test_what_cannot_be_done_is_kept_with_its_code() -> None:
+    async def life() -> list[str]:
+        desk = Desk()
+        for name, state in (("runs", None), ("failed", "failed"), ("done", "succeeded")):
+            await desk.job(name, state)
+        for message in (
+            b'{"action": "cancel", "job_id": "done"}',
+            b'{"action": "rerun", "job_id": "done"}',
+            b'{"action": "rerun", "job_id": "runs"}',
+            b'{"action": "rerun", "job_id": "nobody"}',
+            b'{"action": "rerun", "job_id": "failed", "tenant": "acme"}',
+            b'{"action": "seal", "batch_id": "b", "total": 2}',
+            b'{"action": "seal", "batch_id": "b", "total": 3, "reply_to": "results.nowhere"}',
+            b'{"action": "explode"}',
+        ):
+            await desk.asked(message)
+        return desk.letters.codes
+
+    assert run(life()) == [
+        Code.ALREADY_ENDED,
+        Code.ALREADY_SUCCEEDED,
+        Code.NOT_ENDED,
+        Code.UNKNOWN_JOB,
+        Code.UNKNOWN_JOB,
+        Code.TOTAL_TOO_SMALL,
+        Code.REPLY_UNKNOWN,
+        Code.INVALID_CONTROL,
+    ]
+
+
+def test_what_is_asked_of_a_scope_is_kept_and_later_records_win() -> None:
+    async def life() -> tuple[Desk, dict[str, HaltKind]]:
+        desk = Desk()
+        await desk.asked(b'{"action": "pause", "everything": true}', 5)
+        await desk.asked(b'{"action": "pause", "tenant": "default"}', 5)
+        await desk.asked(b'{"action": "pause", "batch_id": "b"}', 5)
+        await desk.asked(b'{"action": "cancel", "batch_id": "c", "reason": "a mistake"}', 5)
+        await desk.asked(b'{"action": "resume", "everything": true}', 4)
+        await desk.asked(b'{"action": "resume", "tenant": "default"}', 6)
+        return desk, {halt.scope: halt.kind for halt in await desk.store.halts()}
+
+    desk, halts = run(life())
+    assert halts == {"*": HaltKind.PAUSED, "default/b": HaltKind.PAUSED, "default/c": HaltKind.CANCELLED}
+    assert desk.store.database.halts["default/c"]["reason"] == "the batch c was cancelled: a mistake"
+    assert set(desk.hurried) == {"*", "default", "default/b", "default/c"}
+    assert desk.letters.codes == []
+
+
+def test_a_record_that_comes_twice_does_its_work_once_and_in_silence() -> None:
+    async def life() -> tuple[list[str], int]:
+        desk = Desk()
+        await desk.job("failed", "failed")
+        desk.store.database.jobs["default/failed"].pop("outbox")
+        for _ in range(2):
+            await desk.asked(b'{"action": "rerun", "job_id": "failed"}', 7)
+        return desk.letters.codes, desk.store.database.jobs["default/failed"]["generation"]
+
+    assert run(life()) == ([], 2)

@@ -67,7 +67,8 @@ def controlled(kafka: Kafka) -> tuple[Message, Coroutine[Any, Any, None]]:
     """A control record that cannot be read, and what is done with it."""
     nothing = cast("Any", None)
     letters = DeadLetters(Settings(), cast("Sending", kafka))
-    controller = Controller(nothing, dead_letters=letters, publisher=nothing, topics=nothing, dispatcher=nothing)
+    parts = dict.fromkeys(("publisher", "topics", "dispatcher", "halting"), nothing)
+    controller = Controller(nothing, dead_letters=letters, **parts)
     message = Message(b"cancel, please")
     return message, KafkaIn(Settings(), controller.handle)._handle(cast("Any", message))
 

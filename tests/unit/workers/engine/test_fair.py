@@ -37,6 +37,19 @@ def test_within_a_tenant_the_earliest_deadline_is_first_and_then_the_first_to_ar
     assert fair.drain() == ["sooner", "soon", "late", "later"]
 
 
+def test_what_is_withdrawn_is_gone_and_the_rest_is_served_as_if_it_had_never_been_there() -> None:
+    fair = queue()
+    fill(fair, "a", 3)
+    fill(fair, "b", 2)
+    fill(fair, "c", 2, priority="batch")
+    assert sorted(fair.withdraw(lambda job: job in {"a1", "b0", "b1", "c0", "c1"})) == ["a1", "b0", "b1", "c0", "c1"]
+    assert (len(fair), fair.size("normal"), fair.size("batch"), fair.peek("batch")) == (2, 2, 0, None)
+    fill(fair, "b", 1)
+    assert served(fair, 9).count("b") == 1
+    assert fair.withdraw(lambda _: True) == []
+    assert fair.pop() is None
+
+
 def test_a_quiet_tenant_is_next_behind_a_noisy_ones_thousand() -> None:
     fair = queue()
     fill(fair, "noisy", 1_000)
