@@ -23,9 +23,11 @@ from schemas.job import Job
 from workers.admit import Admission
 from workers.call import Caller
 from workers.engine.failpoints import Failpoints
+from workers.engine.hands import Hands
 from workers.engine.leases import Leases
 from workers.engine.publisher import Publisher
-from workers.engine.ready import Ready
+from workers.engine.ready import Ready, ReadyQueue
+from workers.engine.registry import Registry
 from workers.engine.topics import Topics
 from workers.gates import Gates
 from workers.guards.chain import Chain
@@ -38,7 +40,7 @@ from workers.quota.holds import FreeHold
 from workers.quota.protocol import Denied, Hold
 from workers.route import Router
 from workers.stores.memory import MemoryDatabase, MemoryStore
-from workers.stores.protocol import Address, Claim, NewJob
+from workers.stores.protocol import Address, Claim, NewJob, Store
 from workers.transports.memory import MemoryTransport, Outcome
 from workers.transports.protocol import Call, Reply
 
@@ -87,6 +89,32 @@ def a_running(**fields: Any) -> Running:  # noqa: ANN401 as `a_claim`
     )
 
 
+def a_new_job(name: str = "job", **fields: Any) -> NewJob:  # noqa: ANN401 fields of a new job
+    """A job of acme as its reader inserts it."""
+    known: dict[str, Any] = {
+        "id": f"acme/{name}",
+        "uid": name,
+        "tenant": "acme",
+        "job_id": name,
+        "priority": "normal",
+        "payload": a_payload(),
+        "digest": b"",
+        "reply": Address("results"),
+        "arrived_at": datetime.now(UTC),
+    }
+    return NewJob(**(known | fields))
+
+
+def some_hands(store: Store, clock: Callable[[], float], settings: Settings | None = None) -> Hands:
+    """The empty hands of a worker whose lease runs by `clock`; it has to be started."""
+    settings = settings or some_settings()
+    return Hands(ReadyQueue(settings), Registry(), Leases(store, settings.lease_s, nothing_to_adopt, clock=clock))
+
+
+async def nothing_to_adopt(_: Callable[[], bool]) -> None:
+    """An audit that finds nothing."""
+
+
 def an_answer(content: str = "hi", tokens: Sequence[int] | None = (10, 0, 0, 5, 0)) -> Reply:
     """A good reply of the memory provider."""
     message = {"role": "assistant", "content": content}
@@ -121,6 +149,13 @@ class Sent:
         self.records.extend(records)
         done: asyncio.Future[dict[int, AibrokerError]] = asyncio.get_running_loop().create_future()
         done.set_result({})
+        return done
+
+    async def put(self, record: Record) -> "asyncio.Future[None]":
+        """Keep it."""
+        self.records.append(record)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
         return done
 
 
@@ -192,7 +227,7 @@ class Bench:
         self.under_way: dict[str, Running] = {}
         self.released: list[str] = []
         self.gates = Gates(Random(self.seed))
-        self.leases = Leases(self.store, self.settings.lease_s, self._nothing)
+        self.leases = Leases(self.store, self.settings.lease_s, nothing_to_adopt)
         failpoints = Failpoints("", Events("test"))
         self.publisher = Publisher(self.store, cast("Sending", self.sent), self.settings, failpoints)
         providers: dict[str, Provider] = {name: MemoryProvider() for name in self.settings.providers}
@@ -238,9 +273,6 @@ class Bench:
     def rows(self) -> list[dict[str, Any]]:
         """The ledger."""
         return list(self.database.usage.values())
-
-    async def _nothing(self) -> None:
-        """No audit."""
 
     async def _topics(self) -> dict[str, int]:
         return self.partitions
