@@ -193,25 +193,24 @@ class Intake:
 
     async def _known(self, arrival: _Arrival, known: Known) -> bool:
         """Deal with a record of a job that is known; True: its result has to be sent again."""
-        again = False
-        if known.digest != arrival.decoded.digest:
+        again, same = False, known.digest == arrival.decoded.digest
+        if not same:
             await self._conflict(arrival)
-        elif known.state == State.CLAIMED and known.owner == self._store.owner and arrival.ours:
-            await self._adopt(arrival, known)
-            return False
         elif known.state in _TERMINAL or arrival.reply not in known.replies:
             again = await self._store.add_reply(arrival.decoded.key, arrival.reply, uuid.uuid4().hex)
-        if arrival.ours:
+        if same and arrival.ours and known.state == State.CLAIMED and known.owner == self._store.owner:
+            await self._adopt(arrival, known)
+        elif arrival.ours:
             self._registry.discard([arrival.decoded.key])
         return again
 
     async def _adopt(self, arrival: _Arrival, known: Known) -> None:
-        """Take up what our own insert made when its answer was lost."""
+        """Take up what is ours by a lost answer: of our own insert, or of a take whose job was submitted again."""
         claim = await self._store.adopt(arrival.decoded.key, known.fence) if self._leases.healthy() else None
         if claim is None:
             self._registry.discard([arrival.decoded.key])  # the audit looks again
         else:
-            self._ready.accept(claim, arrival.decoded.parsed)
+            self._ready.accept(claim)  # what the document says, which another record may have made
 
     async def _conflict(self, arrival: _Arrival) -> None:
         """Another job has this id: the bytes are kept, and who sent them is told."""
