@@ -1,5 +1,7 @@
 """Takes up what is claimed by us and held by no task: otherwise a lost answer orphans a job for as long as we live."""
 
+from collections.abc import Callable
+
 from broker.events import Events
 from workers.engine.ready import ReadyQueue
 from workers.engine.registry import Registry
@@ -18,8 +20,8 @@ class Audit:
         self._events = Events("worker.audit")
         self._suspects: set[tuple[str, int]] = set()
 
-    async def run(self) -> None:
-        """Adopt, by a CAS that raises the fence, what nobody held at two audits in a row.
+    async def run(self, healthy: Callable[[], bool]) -> None:
+        """Adopt, by a CAS that raises the fence, what nobody held at two audits in a row, as long as our lease is `healthy`.
 
         Twice, because a job whose outcome was just written may still be seen as claimed by a read that began before.
         """
@@ -27,7 +29,8 @@ class Audit:
             orphans = {(job, fence) for job, fence in await self._store.unheld(LIMIT) if job not in self._registry}
             again, self._suspects = orphans & self._suspects, orphans
             for job, fence in again:
-                await self._adopt(job, fence)
+                if healthy():  # asked before each: many adoptions, or a slow one, may outlive it
+                    await self._adopt(job, fence)
         except StoreUnknownError as error:
             self._events.warning("audit.unknown", reason=str(error))
 

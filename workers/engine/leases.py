@@ -27,7 +27,7 @@ class Leases:
     Args:
         store: Where leases live.
         lease_s: How long a lease lives without a renewal, in seconds.
-        audit: Called with every third look after the others.
+        audit: Called with every third look after the others, and told how to ask whether our lease is healthy.
         clock: Seconds of a monotonic clock.
     """
 
@@ -35,7 +35,7 @@ class Leases:
         self,
         store: Store,
         lease_s: float,
-        audit: Callable[[], Awaitable[None]],
+        audit: Callable[[Callable[[], bool]], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -85,7 +85,7 @@ class Leases:
             await asyncio.sleep(self._period_s)
             await self._look_after_others()
             if rounds % AUDIT_EVERY == 0 and self.healthy():
-                await self._audit()
+                await self._audit(self.healthy)
 
     async def _renew(self) -> bool:
         sent = self._clock()

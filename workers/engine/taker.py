@@ -106,7 +106,8 @@ class Taker:
         return min(BATCH, max(self._ready.room() // max(tenants, 1), 1), self._ready.room())
 
     async def _take(self, ids: list[str], now: datetime) -> int:
-        new = self._registry.add(ids)
+        # The lease is looked at here, not before the ids were read: a slow answer may have outlived it.
+        new = self._registry.add(ids) if self._leases.healthy() else []
         if not new:
             return 0
         token = uuid.uuid4().hex

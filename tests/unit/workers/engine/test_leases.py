@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from random import Random
 
@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.builders import nothing_to_adopt
 from tests.virtual_time import BEGINNING, VirtualLoop, run
 from workers.engine.leases import AUDIT_EVERY, FencedError, Leases
 from workers.stores.memory import MemoryDatabase, MemoryStore
@@ -75,12 +76,8 @@ class _Store(MemoryStore):
             return await super().sweep()
 
 
-async def nothing() -> None:
-    """An audit that finds nothing."""
-
-
 def leases(store: MemoryStore, loop: asyncio.AbstractEventLoop) -> Leases:
-    return Leases(store, LEASE_S, nothing, clock=loop.time)
+    return Leases(store, LEASE_S, nothing_to_adopt, clock=loop.time)
 
 
 class _World:
@@ -94,7 +91,7 @@ class _World:
         self.audits: list[float] = []
         self.leases = Leases(self.store, LEASE_S, self._audit, clock=self.loop.time)
 
-    async def _audit(self) -> None:
+    async def _audit(self, _: Callable[[], bool]) -> None:
         self.audits.append(self.loop.time())
 
     @contextlib.asynccontextmanager
