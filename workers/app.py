@@ -21,6 +21,7 @@ from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
 from workers.engine.halts import Halting
 from workers.engine.hands import Hands
+from workers.engine.inlet import Inlet
 from workers.engine.intake import Intake
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.leases import Leases
@@ -102,19 +103,10 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     dispatcher = Dispatcher(
         pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry
     )
-    intake = Intake(
-        store,
-        dead_letters=dead_letters,
-        publisher=publisher,
-        hands=hands,
-        taker=taker,
-        topics=known,
-        failpoints=failpoints,
-    )
+    inlet = Inlet(store, publisher, dead_letters, known)
     halting = Halting(store, hands.halts, (dispatcher.heed_halts, taker.nudge))
-    controller = Controller(
-        store, dead_letters=dead_letters, publisher=publisher, topics=known, dispatcher=dispatcher, halting=halting
-    )
+    controller = Controller(inlet, dispatcher=dispatcher, halting=halting)
+    intake = Intake(inlet, hands=hands, taker=taker, failpoints=failpoints)
     readers = _readers(settings, intake, around.cluster, failpoints)
     pressure = Pressure(settings, store, readers, ready)
     lag = LoopLag()

@@ -17,14 +17,12 @@ from broker.codec import NotAJob
 from broker.events import Events
 from schemas.codes import MEANING, Code
 from schemas.control import CONTROL_TYPE, Action, Control
-from workers.engine.dead_letters import DeadLetters
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.halts import Halting
+from workers.engine.inlet import Inlet
 from workers.engine.persistence import until_known
-from workers.engine.publisher import Publisher
 from workers.engine.record import Record
-from workers.engine.topics import Topics
-from workers.stores.control import ControlStore, HaltKind, Seal
+from workers.stores.control import HaltKind, Seal
 from workers.stores.protocol import Address, StoreUnknownError
 
 LOOK_S = 1.0
@@ -35,20 +33,9 @@ _HALTS = MappingProxyType({Action.CANCEL: HaltKind.CANCELLED, Action.PAUSE: Halt
 class Controller:
     """Handles control records, and stops running jobs that were cancelled."""
 
-    def __init__(
-        self,
-        store: ControlStore,
-        *,
-        dead_letters: DeadLetters,
-        publisher: Publisher,
-        topics: Topics,
-        dispatcher: Dispatcher,
-        halting: Halting,
-    ) -> None:
-        self._store = store
-        self._dead_letters = dead_letters
-        self._publisher = publisher
-        self._topics = topics
+    def __init__(self, inlet: Inlet, *, dispatcher: Dispatcher, halting: Halting) -> None:
+        self._store, self._dead_letters = inlet.store, inlet.dead_letters
+        self._publisher, self._topics = inlet.publisher, inlet.topics
         self._dispatcher = dispatcher
         self._halting = halting
         self._events = Events("worker.control")

@@ -14,18 +14,17 @@ from broker.codec import Decoded, NotAJob, Refusal, decode
 from broker.events import Events
 from schemas.codes import MEANING, Code
 from schemas.result import Status
-from workers.engine.dead_letters import Burial, DeadLetters
+from workers.engine.dead_letters import Burial
 from workers.engine.failpoints import Failpoints
 from workers.engine.halts import rest
 from workers.engine.hands import Hands
+from workers.engine.inlet import Inlet
 from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
-from workers.engine.publisher import Publisher
 from workers.engine.record import Record
 from workers.engine.taker import Taker
-from workers.engine.topics import Topics
 from workers.settle import refused_result
 from workers.stores.control import HaltKind
-from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, State, Store, StoreUnknownError
+from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, State, StoreUnknownError
 
 _TERMINAL = frozenset(Status)
 
@@ -45,29 +44,18 @@ class Intake:
     """What the readers hand their batches to.
 
     Args:
-        store: Where jobs live.
-        dead_letters: Keep what is no job.
+        inlet: What a record needs on its way in.
         hands: Take what may run now.
+        taker: Is told of what waits and is due.
+        failpoints: For tests.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        dead_letters: DeadLetters,
-        publisher: Publisher,
-        hands: Hands,
-        taker: Taker,
-        topics: Topics,
-        failpoints: Failpoints,
-    ) -> None:
-        self._store = store
-        self._dead_letters = dead_letters
-        self._publisher = publisher
+    def __init__(self, inlet: Inlet, *, hands: Hands, taker: Taker, failpoints: Failpoints) -> None:
+        self._store, self._dead_letters = inlet.store, inlet.dead_letters
+        self._publisher, self._topics = inlet.publisher, inlet.topics
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._halts = hands.halts
         self._taker = taker
-        self._topics = topics
         self._failpoints = failpoints
         self._events = Events("worker.intake")
 

@@ -15,6 +15,7 @@ from tests.virtual_time import run
 from workers.engine.control import Controller, read_control
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.halts import Halting
+from workers.engine.inlet import Inlet
 from workers.engine.record import Record
 from workers.engine.topics import Topics
 from workers.stores.control import HaltKind
@@ -83,14 +84,9 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(MemoryDatabase(), "us")
-        self.controller = Controller(
-            self.store,
-            dead_letters=cast("DeadLetters", self.letters),
-            publisher=cast("Any", None),
-            topics=Topics(self._topics),
-            dispatcher=cast("Any", None),
-            halting=cast("Halting", self),
-        )
+        letters, nothing = cast("DeadLetters", self.letters), cast("Any", None)
+        inlet = Inlet(self.store, nothing, letters, Topics(self._topics))
+        self.controller = Controller(inlet, dispatcher=nothing, halting=cast("Halting", self))
 
     def hurry(self, scope: str) -> None:
         """Keep what documents have to be told of."""

@@ -16,6 +16,7 @@ from schemas.codes import Code
 from tests.virtual_time import VirtualLoop, run
 from workers.engine.control import Controller
 from workers.engine.dead_letters import DeadLetters
+from workers.engine.inlet import Inlet
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.record import Record
 
@@ -67,8 +68,7 @@ def controlled(kafka: Kafka) -> tuple[Message, Coroutine[Any, Any, None]]:
     """A control record that cannot be read, and what is done with it."""
     nothing = cast("Any", None)
     letters = DeadLetters(Settings(), cast("Sending", kafka))
-    parts = dict.fromkeys(("publisher", "topics", "dispatcher", "halting"), nothing)
-    controller = Controller(nothing, dead_letters=letters, **parts)
+    controller = Controller(Inlet(nothing, nothing, letters, nothing), dispatcher=nothing, halting=nothing)
     message = Message(b"cancel, please")
     return message, KafkaIn(Settings(), controller.handle)._handle(cast("Any", message))
 
