@@ -831,6 +831,18 @@ async def test_a_failed_job_is_run_again_as_the_next_generation_under_a_later_fe
     assert again.generation == 2
 
 
+async def test_a_rerun_forgets_what_stood_in_the_way_of_the_generation_before(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job()])
+    await store.wait([put_back(last_failure="rate_limited")])
+    await take(store, "acme/1")
+    await store.finish([outcome(fence=2, state="expired", keep_payload=True)], "t1")
+    await store.published([Published("acme/1", "t1", 1)], EXPIRY)
+    assert await store.rerun("acme/1", 7) is None
+    [claim] = await store.take(["acme/1"], "t", datetime.now(UTC) + timedelta(seconds=5))
+    assert (claim.generation, claim.last_failure) == (2, None)
+
+
 async def test_a_rerun_is_done_once_and_not_after_a_later_control_record(world: World) -> None:
     store = world.store("us")
     await failed(store)

@@ -13,7 +13,9 @@ from workers.stores.memory_documents import TERMINAL, Job
 from workers.stores.memory_incarnation import MemoryIncarnation
 from workers.stores.protocol import Address, Backlog, State
 
-_OF_A_GENERATION = ("result", "row", "cancel", "called", "expire_at", "finished_at", "wait_key", "token", "rerun")
+_OF_A_GENERATION = (
+    *("result", "row", "cancel", "called", "expire_at", "finished_at", "wait_key", "token", "rerun", "last_failure"),
+)
 
 
 class MemoryControl(MemoryIncarnation):

@@ -15,7 +15,9 @@ from workers.stores.protocol import Address, Backlog, State, StoreUnknownError
 _RACES = 3
 _ENDED: Document = {"state": {"$in": documents.TERMINAL}}
 _CAN_RUN_AGAIN: Document = {**_ENDED, "outbox": {"$exists": False}, "payload": {"$exists": True}}
-_OF_A_GENERATION = ("result", "row", "cancel", "called", "expire_at", "finished_at", "wait_key", "token", "rerun")
+_OF_A_GENERATION = (
+    *("result", "row", "cancel", "called", "expire_at", "finished_at", "wait_key", "token", "rerun", "last_failure"),
+)
 _NEXT_GENERATION: Document = {
     "$inc": {"generation": 1},
     "$set": {"state": State.WAITING, "owner": None, "why_waiting": "rerun", "takeovers": 0, "attempts": 0},
