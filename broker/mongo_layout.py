@@ -31,6 +31,7 @@ INDEXES: dict[str, list[Index]] = {
     "usage": [
         _index("tenant", {"tenant": 1, "at": 1}),
         _index("recorded_at", {"recorded_at": 1}),
+        _index("untold", {"incarnation": 1}, _exists("untold")),
         _index(
             "batch_cost", {"batch_id": 1, "tenant": 1, "billed": 1, "cost_usd": 1}, {"batch_id": {"$type": "string"}}
         ),

@@ -640,6 +640,50 @@ async def test_one_row_that_the_ledger_does_not_take_is_refused_alone(world: Wor
     assert await world.ledger() == {"a", "d"}
 
 
+async def test_a_row_is_untold_until_its_mark_is_taken_away(world: World) -> None:
+    store = world.store("us")
+    rows = [row("a", untold=True), row("b"), row("c", untold=True), row("theirs", untold=True, incarnation="others")]
+    await store.ledger(rows)
+    assert await store.untold(10, of_the_dead=False) == [row("a"), row("c")]
+    assert len(await store.untold(1, of_the_dead=False)) == 1
+    await store.told(["a", "absent"])
+    await store.told(["a", "b"])
+    assert await store.untold(10, of_the_dead=False) == [row("c")]
+    await store.told([])
+    assert await world.ledger() == {"a", "b", "c", "theirs"}
+
+
+async def test_a_row_that_is_written_again_after_it_was_told_stays_told(world: World) -> None:
+    store = world.store("us")
+    await store.ledger([row("a", untold=True)])
+    await store.told(["a"])
+    assert await store.ledger([row("a", untold=True)]) == [Insertion.DUPLICATE]
+    assert await store.untold(10, of_the_dead=False) == []
+
+
+async def test_the_untold_rows_of_the_dead_are_those_of_incarnations_that_are_fenced_or_without_a_lease(
+    world: World,
+) -> None:
+    us, living = world.store("us"), world.store("living")
+    await us.start(30, {})
+    await living.start(30, {})
+    fenced = await dead(world, "fenced", us)
+    for store in (us, living, fenced, world.store("without a lease")):
+        await store.ledger([row(f"{store.owner}'s", incarnation=store.owner, untold=True)])
+    found = await us.untold(10, of_the_dead=True)
+    assert sorted(one["_id"] for one in found) == ["fenced's", "without a lease's"]
+
+
+async def test_a_mark_whose_taking_away_was_lost_is_taken_away_by_the_same_again(world: World) -> None:
+    store = world.store("us")
+    await store.ledger([row("a", untold=True)])
+    with world.losing(store, "told", executed=False), pytest.raises(StoreUnknownError):
+        await store.told(["a"])
+    assert await store.untold(10, of_the_dead=False) == [row("a")]
+    await store.told(["a"])
+    assert await store.untold(10, of_the_dead=False) == []
+
+
 async def test_an_outbox_is_cleared_once_and_only_then_the_document_expires(world: World) -> None:
     store = world.store("us")
     await finished(store)
@@ -1254,6 +1298,9 @@ VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "release": lambda store: store.release("k", 10),
     "finish": lambda store: store.finish([outcome()], "t"),
     "ledger": lambda store: store.ledger([row()]),
+    "untold": lambda store: store.untold(10, of_the_dead=False),
+    "untold_of_the_dead": lambda store: store.untold(10, of_the_dead=True),
+    "told": lambda store: store.told([row()["_id"]]),
     "unpublished": lambda store: store.unpublished(10, of_the_dead=False),
     "unpublished_of_the_dead": lambda store: store.unpublished(10, of_the_dead=True),
     "outboxes": lambda store: store.outboxes(["acme/1"]),

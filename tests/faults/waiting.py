@@ -13,7 +13,7 @@ _POLL_S = 0.25
 
 
 async def until_ended(services: Services, within_s: float) -> bool:
-    """Wait until every record has been read, every job is terminal and every outbox is clear; False if that took too long."""
+    """Wait until every record has been read, every job is terminal, every outbox is clear and every row told; False if that took too long."""
     give_up = time.monotonic() + within_s
     while time.monotonic() < give_up:
         if not await asyncio.to_thread(_left, services) and await _all_read(services):
@@ -25,7 +25,10 @@ async def until_ended(services: Services, within_s: float) -> bool:
 def _left(services: Services) -> int:
     query = {"$or": [{"state": {"$nin": sorted(TERMINAL)}}, {"outbox": {"$exists": True}}]}
     with pymongo.MongoClient[dict[str, Any]](services.mongo) as client:
-        return client[services.database]["jobs"].count_documents(query)
+        database = client[services.database]
+        return database["jobs"].count_documents(query) + database["usage"].count_documents(
+            {"untold": {"$exists": True}}
+        )
 
 
 async def _all_read(services: Services) -> bool:

@@ -24,8 +24,6 @@ REPUBLISH_S = 5.0
 """How often outboxes that nobody holds are looked for."""
 OWN_TURNS = 6
 """How many of these turns until our own are looked for: another worker may have died that wanted to send our job's result again."""
-TOLD_S = 2.0
-"""How long the row of an attempt waits at most until its event is acknowledged."""
 BATCH = 256
 
 
@@ -46,6 +44,7 @@ class Publisher:
         self._failpoints = failpoints
         self._under_way: set[str] = set()
         self._once_more: set[str] = set()
+        self._telling: set[str] = set()  # rows
         self._tasks: set[asyncio.Task[None]] = set()
         self._left_over = True  # an earlier life of this database may have left some
         self._events = Events("worker.publisher")
@@ -62,14 +61,9 @@ class Publisher:
             self.start(self.record_now(rows))
 
     async def record_now(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows and tell of them; back when they are in the ledger.
-
-        They are told first, because no outbox keeps these events; a Kafka that is away is waited for a moment only.
-        """
-        sending = self._sending.try_put_many([self._usage(row, None) for row in rows])
-        if sending is not None:
-            await asyncio.wait({sending}, timeout=TOLD_S)
-        await self._to_ledger(rows)
+        """Write rows that no outbox tells of; back when they are in the ledger, each with a mark until its event is acknowledged."""
+        await self._to_ledger([{**row, "untold": True} for row in rows])
+        self._tell_of(rows)
 
     async def run(self) -> None:
         """Publish again, for ever, what is in outboxes that nobody holds."""
@@ -78,9 +72,11 @@ class Publisher:
             self.ticked_at = time.monotonic()
             try:
                 await self._republish(of_the_dead=True)
+                await self._retell(of_the_dead=True)
                 if self._left_over or turn % OWN_TURNS == 0:
                     self._left_over = False
                     await self._republish(of_the_dead=False)
+                    await self._retell(of_the_dead=False)
             except StoreUnknownError as error:
                 self._left_over = True
                 self._events.warning("outbox.unknown", reason=str(error))
@@ -129,6 +125,31 @@ class Publisher:
             await self._conclude(mine)
             if self._left_over or len(found) < BATCH:
                 return
+
+    async def _retell(self, *, of_the_dead: bool) -> None:
+        """Tell of rows whose events nobody is sending; a batch a turn."""
+        found = await self._store.untold(BATCH, of_the_dead=of_the_dead)
+        rows = [row for row in found if row["_id"] not in self._telling]
+        if rows:
+            self._events.info("usage.retold", rows=len(rows), of_the_dead=of_the_dead)
+            self._tell_of(rows)
+        self._left_over = self._left_over or len(found) == BATCH
+
+    def _tell_of(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._telling.update(row["_id"] for row in rows)
+        self.start(self._told(rows))
+
+    async def _told(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Send the events of rows that are in the ledger, then take their marks away; what is not acknowledged keeps its mark."""
+        try:
+            sending = self._sending.try_put_many([self._usage(row, None) for row in rows])
+            failed = range(len(rows)) if sending is None else await sending
+            told = [row["_id"] for position, row in enumerate(rows) if position not in failed]
+            self._left_over = self._left_over or len(told) < len(rows)
+            if told:
+                await until_known(lambda: self._store.told(told), self._events, "told")
+        finally:
+            self._telling.difference_update(row["_id"] for row in rows)
 
     async def _conclude(self, jobs: Sequence[Unpublished]) -> None:
         try:

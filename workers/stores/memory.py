@@ -216,6 +216,24 @@ class MemoryStore(MemoryControl):
         self.database.usage[row["_id"]] = copy.deepcopy(row)
         return Insertion.INSERTED
 
+    async def untold(self, limit: int, *, of_the_dead: bool) -> list[dict[str, Any]]:
+        """Rows with the mark `untold`, without it: our own, or those of the dead."""
+        self._begin("untold")()
+        rows = [row for row in self.database.usage.values() if "untold" in row]
+        wanted = [
+            row
+            for row in rows
+            if (self.database.dead(row["incarnation"]) if of_the_dead else row["incarnation"] == self.owner)
+        ]
+        return [{name: value for name, value in row.items() if name != "untold"} for row in wanted[:limit]]
+
+    async def told(self, ids: Sequence[str]) -> None:
+        """Take the mark of these rows away."""
+        end = self._begin("told")
+        for id_ in ids:
+            self.database.usage.get(id_, {}).pop("untold", None)
+        end()
+
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of the dead."""
         self._begin("unpublished")()

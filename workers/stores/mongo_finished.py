@@ -7,7 +7,7 @@ from typing import Any
 from broker.mongo import Document
 from workers.stores import mongo_documents as documents
 from workers.stores.mongo_jobs import insertion
-from workers.stores.mongo_wire import Connection, encode
+from workers.stores.mongo_wire import Connection, answered, encode
 from workers.stores.protocol import Fate, Finish, Insertion, Published, State, Unpublished
 
 
@@ -29,6 +29,21 @@ class FinishedVerbs(Connection):
         for place, (index, _) in enumerate(sent):
             outcomes[index] = insertion(written.errors.get(place))
         return outcomes
+
+    async def untold(self, limit: int, *, of_the_dead: bool) -> list[Document]:
+        """Rows with the mark `untold`, without it: our own, or those of incarnations that are fenced or have no lease."""
+        query: Document = {"untold": {"$exists": True}, "incarnation": self.owner}
+        with answered(self.timeout_s):
+            if of_the_dead:  # who starts after this look has its rows told twice at worst
+                leases = await self.workers.find({"fenced": {"$exists": False}}, {"_id": 1}).to_list(None)
+                query["incarnation"] = {"$nin": [lease["_id"] for lease in leases]}
+            usage = self.database.get_collection("usage")
+            return await usage.find(query, {"untold": 0}, limit=limit, hint="untold").to_list(None)
+
+    async def told(self, ids: Sequence[str]) -> None:
+        """Take the mark of these rows away: their events are acknowledged."""
+        statement = encode({"q": {"_id": {"$in": list(ids)}}, "u": {"$unset": {"untold": 1}}, "multi": True})
+        await self.write("update", "usage", [statement] if statement else [])
 
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of owners that are fenced or have no lease."""

@@ -255,6 +255,12 @@ class Store(Protocol):
     async def ledger(self, rows: Sequence[dict[str, Any]]) -> list[Insertion]:
         """Insert rows by their `_id`, one outcome a row: DUPLICATE is done, too; REFUSED is one that the ledger does not take."""
 
+    async def untold(self, limit: int, *, of_the_dead: bool) -> list[dict[str, Any]]:
+        """Rows with the mark `untold`, without it: our own, or those of incarnations that are fenced or have no lease."""
+
+    async def told(self, ids: Sequence[str]) -> None:
+        """Take the mark of these rows away: their events are acknowledged."""
+
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of owners that are fenced or have no lease."""
 

@@ -287,14 +287,9 @@ def test_a_row_without_a_usage_event_is_seen(good: History) -> None:
 
 
 def test_a_usage_event_without_a_row_is_seen(good: History) -> None:
-    run = replace(good, usage_events=[*good.usage_events, usage_event(row(0, "9.9"), 8)])
-    assert broken(run) == broken(killed(run)) == {"usage"}
-
-
-def test_after_a_kill_an_attempt_that_is_not_billed_may_be_told_and_not_written(good: History) -> None:
-    run = replace(good, usage_events=[*good.usage_events, usage_event(row(0, "9.9", billed=False), 8)])
-    assert broken(run) == {"usage"}
-    assert not broken(killed(run))
+    for billed in (True, False):
+        run = replace(good, usage_events=[*good.usage_events, usage_event(row(0, "9.9", billed=billed), 8)])
+        assert broken(run) == broken(killed(run)) == {"usage"}
 
 
 def test_a_line_of_the_invoice_without_a_row_needs_a_kill_of_its_own_worker(good: History) -> None:
