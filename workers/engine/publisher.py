@@ -104,9 +104,13 @@ class Publisher:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do some work in a task that this part owns."""
+        self._begin(work)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -122,7 +126,10 @@ class Publisher:
                 return
             self._events.info("outbox.republish", jobs=len(mine), of_the_dead=of_the_dead)
             self._under_way.update(job.id for job in mine)
-            await self._conclude(mine)
+            concluding = self._begin(self._conclude(mine))
+            while not concluding.done():  # an outage that is waited for is no loop that stands still
+                await asyncio.wait({concluding}, timeout=REPUBLISH_S)
+                self.ticked_at = time.monotonic()
             if self._left_over or len(found) < BATCH:
                 return
 

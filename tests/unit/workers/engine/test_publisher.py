@@ -14,6 +14,7 @@ from broker.lanes import Record
 from tests.builders import Bench, Sent, an_answer, one_after_another
 from tests.virtual_time import VirtualLoop
 from workers.engine.publisher import OWN_TURNS, REPUBLISH_S
+from workers.engine.watchdog import TICK_S
 from workers.stores.memory import MemoryStore
 from workers.stores.protocol import Address, Unpublished
 
@@ -80,6 +81,26 @@ async def test_a_result_that_is_asked_for_while_it_is_on_its_way_is_sent_again()
     [document] = bench.database.jobs.values()
     assert "outbox" not in document
     assert [record.topic for record in slow.records].count("results") == 2
+
+
+def test_a_republish_that_waits_for_kafka_is_no_loop_that_stands_still() -> None:
+    loop = VirtualLoop()
+    try:
+        bench, slow = Bench(one_after_another(an_answer())), Slow()
+        loop.run_until_complete(finished(bench))
+        publisher = bench.publisher
+        publisher._sending = slow  # type: ignore[assignment] # a stand-in
+        loop.create_task(publisher.run())
+        loop.pass_time(REPUBLISH_S + 1)
+        assert len(slow.under_way) == 1
+        before = publisher.ticked_at
+        loop.pass_time(TICK_S)
+        assert publisher.ticked_at > before
+        slow.acknowledge()
+        loop.settle()
+        assert [job for job in bench.database.jobs.values() if "outbox" in job] == []
+    finally:
+        loop.end()
 
 
 # -- rows that no outbox tells of ------------------------------------------------------------------------------------------
