@@ -12,6 +12,7 @@ from broker.sending import Sending
 from tests.builders import BODY, Sent, some_hands, some_settings
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.failpoints import Failpoints
+from workers.engine.inlet import Inlet
 from workers.engine.intake import Intake
 from workers.engine.publisher import Publisher
 from workers.engine.record import Record
@@ -29,15 +30,13 @@ class _Worker:
         self.store = MemoryStore(MemoryDatabase(), "us")
         self.hands = some_hands(self.store, asyncio.get_running_loop().time, settings)
         self.taker = Taker(self.store, ["normal"], self.hands)
-        self.intake = Intake(
-            self.store,
-            dead_letters=DeadLetters(settings, sending),
+        inlet = Inlet(
+            store=self.store,
             publisher=Publisher(self.store, sending, settings, failpoints),
-            hands=self.hands,
-            taker=self.taker,
+            dead_letters=DeadLetters(settings, sending),
             topics=Topics(self._topics),
-            failpoints=failpoints,
         )
+        self.intake = Intake(inlet, hands=self.hands, taker=self.taker, failpoints=failpoints)
 
     async def _topics(self) -> dict[str, int]:
         return {"results": 8, "results.a": 8, "results.b": 8}
