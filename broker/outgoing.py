@@ -8,6 +8,7 @@ import orjson
 
 from broker.codec import NotAJob, Place
 from broker.trace_context import trace_headers
+from schemas.batch import BATCH_TYPE
 from schemas.money import plain
 from schemas.result import MAX_RESULT_BYTES, RESULT_TYPE
 from schemas.usage import USAGE_TYPE
@@ -66,6 +67,14 @@ def result_headers(result: Mapping[str, Any], key: str, source: str, trace: str 
     """Headers of a result; `ce_id` is `<tenant>/<job id>/<generation>`, so that a result sent again is the same event."""
     event_id = f"{key}/{result['generation']}"
     return event_headers(RESULT_TYPE, event_id, key, source, at=result["finished_at"], trace=trace)
+
+
+def batch_headers(event: Mapping[str, Any], batch: str, seq: int, source: str) -> list[tuple[str, bytes]]:
+    """Headers of the completion event of a batch, `<tenant>/<batch id>`, whose seal has the offset `seq`.
+
+    No tenant's name holds a colon, so this `ce_id` is no result's.
+    """
+    return event_headers(BATCH_TYPE, f"seal:{batch}/{seq}", batch, source, at=event["finished_at"], trace=None)
 
 
 def usage_headers(row: Mapping[str, Any], source: str, trace: str | None) -> list[tuple[str, bytes]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.batch import BATCH_TYPE
 from schemas.control import CONTROL_TYPE
 from schemas.job import JOB_TYPE
 from schemas.result import RESULT_TYPE
@@ -18,7 +19,7 @@ _EVENT_HEADERS: Mapping[str, str] = {
     "ce_type": "Which message this is.",
     "ce_source": "urn:aibroker:<prefix>, the same for all workers.",
     "ce_id": "The event's id: an event that comes twice has the same one, and the same content.",
-    "ce_subject": "<tenant>/<job id>.",
+    "ce_subject": "<tenant>/<job id>, of a batch event <tenant>/<batch id>.",
     "ce_time": "When it happened, RFC 3339.",
     "content-type": "application/json.",
     "traceparent": "W3C trace context.",
@@ -34,7 +35,7 @@ _DEAD_HEADERS: Mapping[str, str] = {
     "aibroker-at": "When it was found, RFC 3339.",
 }
 
-_CHANNELS: Mapping[str, tuple[str, str, str]] = {
+_CHANNELS: Mapping[str, tuple[str, str, str]] = {  # address, the messages with blanks between, description
     "jobs": (
         "jobs.{priority}",
         "job",
@@ -42,10 +43,14 @@ _CHANNELS: Mapping[str, tuple[str, str, str]] = {
     ),
     "results": (
         "results",
-        "result",
-        "Results of jobs that name no other reply_to; partition = reply_partition if given.",
+        "result batch",
+        "Results of jobs that name no other reply_to, and completion events of batches whose seal names it; partition = reply_partition if given.",
     ),
-    "namedResults": ("results.{name}", "result", "Results of jobs whose reply_to names this topic."),
+    "namedResults": (
+        "results.{name}",
+        "result batch",
+        "Results of jobs and completion events of batches whose reply_to names this topic.",
+    ),
     "replies": ("results.replies", "result", "The client library's own results, kept for an hour."),
     "usage": ("usage", "usage", "One event for each row of the ledger."),
     "control": ("jobs.control", "control", "What to do with jobs, batches and tenants; never add partitions."),
@@ -64,8 +69,9 @@ _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 _KEYS: Mapping[str, str] = {
     "job": "Any; never the tenant.",
     "result": "<tenant>/<job id>: compare it before decoding.",
+    "batch": "<tenant>/<batch id>; another ce_type than a job's result of the same key.",
     "usage": "The tenant.",
-    "control": "The job's or the batch's id, so that what is said of one job stays in order.",
+    "control": "The job's or the batch's id, else the tenant, else *: what is said of one of them stays in order.",
     "dead": "The record's own.",
 }
 
@@ -91,7 +97,7 @@ def document(definitions: Mapping[str, Any]) -> dict[str, Any]:
         "operations": {
             "readJobs": _operation("receive", "jobs", "Read jobs of one priority."),
             "readControl": _operation("receive", "control", "Act upon jobs that were submitted before."),
-            "sendResults": _operation("send", "results", "Tell what became of a job, at least once."),
+            "sendResults": _operation("send", "results", "Tell what became of a job or a sealed batch, at least once."),
             "sendNamedResults": _operation("send", "namedResults", "The same, where the job asks for it."),
             "sendReplies": _operation("send", "replies", "The same, to the client library."),
             "sendUsage": _operation("send", "usage", "Tell what an attempt used, at least once."),
@@ -101,6 +107,7 @@ def document(definitions: Mapping[str, Any]) -> dict[str, Any]:
             "messages": {
                 "job": _event("job", JOB_TYPE, "Job", "One request for inference.", optional=True),
                 "result": _event("result", RESULT_TYPE, "Result", "What became of a job."),
+                "batch": _event("batch", BATCH_TYPE, "BatchEvent", "What became of a sealed batch."),
                 "usage": _event("usage", USAGE_TYPE, "UsageEvent", "What an attempt used and cost."),
                 "control": _event(
                     "control", CONTROL_TYPE, "Control", "What to do with a job or a batch.", optional=True
@@ -113,11 +120,11 @@ def document(definitions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _channel(name: str) -> dict[str, Any]:
-    address, message, description = _CHANNELS[name]
+    address, messages, description = _CHANNELS[name]
     channel: dict[str, Any] = {
         "address": address,
         "description": description,
-        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "messages": {message: {"$ref": f"#/components/messages/{message}"} for message in messages.split()},
     }
     if name in _PARAMETERS:
         channel["parameters"] = _PARAMETERS[name]
@@ -125,12 +132,11 @@ def _channel(name: str) -> dict[str, Any]:
 
 
 def _operation(action: str, channel: str, summary: str) -> dict[str, Any]:
-    message = _CHANNELS[channel][1]
     return {
         "action": action,
         "channel": {"$ref": f"#/channels/{channel}"},
         "summary": summary,
-        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"}],
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"} for message in _CHANNELS[channel][1].split()],
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from schemas.asyncapi import document
+from schemas.batch import BATCH_TYPE, BatchEvent
 from schemas.codes import MEANING
 from schemas.control import CONTROL_TYPE, Control
 from schemas.job import JOB_TYPE, Job
@@ -22,6 +23,7 @@ _MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
     (JOB_TYPE, Job),
     (RESULT_TYPE, Result),
     (USAGE_TYPE, UsageEvent),
+    (BATCH_TYPE, BatchEvent),
     (CONTROL_TYPE, Control),
 )
 _CODES = """# Codes

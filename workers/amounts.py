@@ -1,5 +1,6 @@
 """Dollars as they are stored, made from whole units without the decimal library: by far the cheapest way to an exact Decimal128."""
 
+from decimal import Decimal
 from typing import cast
 
 from bson import Decimal128
@@ -36,6 +37,11 @@ def amount(units: int, scale: int) -> Amount:
     digits = str(units).rjust(scale + 1, "0")
     made.text = f"{digits[:-scale]}.{digits[-scale:]}".rstrip("0").rstrip(".")
     return made
+
+
+def exact(usd: Decimal) -> Decimal128:
+    """A sum of amounts as it is stored."""
+    return Decimal128(usd)
 
 
 NO_DOLLARS = amount(0, 1)

@@ -14,6 +14,7 @@ from broker.tokens import Ratios
 from workers.admit import Admission
 from workers.call import Caller
 from workers.engine.audit import Audit
+from workers.engine.batches import Batches
 from workers.engine.control import Controller
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.dispatcher import Dispatcher
@@ -123,6 +124,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         leases=leases,
         controller=controller,
         halting=halting,
+        batches=Batches(store, sending, settings, halting.hurry),
         tender=Tender(holds, store.release),
         pressure=pressure,
         lag=lag,

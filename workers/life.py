@@ -13,6 +13,7 @@ from typing import Any
 from broker.errors import MongoMissing
 from broker.events import Events
 from broker.settings import Settings
+from workers.engine.batches import Batches
 from workers.engine.control import Controller
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.finisher import Finisher
@@ -47,6 +48,7 @@ class Parts:
     leases: Leases
     controller: Controller
     halting: Halting
+    batches: Batches
     tender: Tender
     pressure: Pressure
     lag: LoopLag
@@ -56,7 +58,7 @@ class Parts:
         loops: dict[str, Any] = {"publisher": self.publisher, "leases": self.leases, "quota": self.tender}
         if working:
             loops |= {"taker": self.taker, "dispatcher": self.dispatcher}
-            loops |= {"control": self.controller, "halts": self.halting}
+            loops |= {"control": self.controller, "halts": self.halting, "batches": self.batches}
         return {name: loop.ticked_at for name, loop in loops.items()}
 
 
@@ -83,7 +85,7 @@ async def run(parts: Parts, events: Events) -> None:
             )
             tasks = [group.create_task(work) for work in lasting]
             await parts.kafka_in.start()
-            starting = (parts.taker, parts.controller, parts.halting, parts.pressure)
+            starting = (parts.taker, parts.controller, parts.halting, parts.batches, parts.pressure)
             working = [group.create_task(part.run()) for part in starting]
             reading = [group.create_task(reader.run(parts.kafka_in.attach(reader))) for reader in parts.readers]
             dispatching = group.create_task(parts.dispatcher.run())

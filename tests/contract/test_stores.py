@@ -1106,6 +1106,9 @@ async def test_a_batch_is_counted_by_state_and_by_what_its_tenant_pays(world: Wo
     ]
     await store.ledger([*rows, *others])
     assert await store.counts("acme/b") == {State.CLAIMED: 2, "succeeded": 1}
+    assert [await store.any_unpublished(f"acme/{batch}") for batch in ("b", "c")] == [True, False]
+    await store.published([Published("acme/1", "t", 1)], EXPIRY)
+    assert not await store.any_unpublished("acme/b")
     assert await store.billed("acme", "b") == Decimal("0.1002076")
 
 
@@ -1321,6 +1324,7 @@ VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "seal": lambda store: store.seal(Seal("acme/b", "acme", "b", 100, None, 1)),
     "look": lambda store: store.look(NOW, NOW),
     "counts": lambda store: store.counts("acme/b"),
+    "any_unpublished": lambda store: store.any_unpublished("acme/b"),
     "billed": lambda store: store.billed("acme", "b"),
     "limit": lambda store: store.limit(Seal("acme/b", "acme", "b", 1, None, 1), "x"),
     "complete": lambda store: store.complete(Seal("acme/b", "acme", "b", 1, None, 1), {}),

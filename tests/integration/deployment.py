@@ -64,9 +64,11 @@ class Deployment:
             await asyncio.sleep(0.1)
         raise AssertionError(f"not within {within_s} s")
 
-    async def until_count(self, wanted: int, query: Mapping[str, Any], within_s: float = 30) -> None:
-        """Wait until so many jobs are as the query says."""
-        await self.until(lambda: self.count(query) == wanted, within_s)
+    async def until_count(
+        self, wanted: int, query: Mapping[str, Any], within_s: float = 30, *, collection: str = "jobs"
+    ) -> None:
+        """Wait until so many documents are as the query says."""
+        await self.until(lambda: self.count(query, collection) == wanted, within_s)
 
     def calls(self) -> list[dict[str, Any]]:
         """The simulator's log of this test's calls."""

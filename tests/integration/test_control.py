@@ -1,6 +1,7 @@
 """What operators ask of jobs, batches and tenants on a real stack: cancel, pause, resume, rerun."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from broker.local.stack import Stack
 from tests.faults.checker import check
-from tests.faults.reading import read_history
+from tests.faults.reading import read_history, read_records
 from tests.faults.waiting import until_ended
 from tests.integration.deployment import Deployment, chat, deployed
 
@@ -120,3 +121,42 @@ async def test_a_failed_job_runs_again_as_generation_two_and_the_ledger_stays_ex
         reasons = [letter.header("aibroker-reason") for letter in history.dead]
         assert set(reasons) - {"not_ended", "already_succeeded"} == {"unknown_job"}
         assert {name: problems for name, problems in check(history).items() if problems} == {}
+
+
+async def test_a_batch_over_its_limit_stops_and_its_sealer_is_told_once_what_became_of_it(
+    stack: Stack, prefix: str
+) -> None:
+    behaviour = {
+        "default": {"latency": {"kind": "fixed", "ms": 100}},
+        "models": {"gpt-5-nano": {"faults": {"500": 1.0}}},
+    }
+    async with deployed(stack, prefix, behaviour) as deployment:
+        workers = await deployment.workers(2, AIBROKER_WORKER_SLOTS="2", AIBROKER_WORKER_READY="20")
+        bad = {"body": {"model": "gpt-5-nano", "messages": [{"role": "user", "content": "x"}]}, "max_attempts": 1}
+        seal = {"action": "seal", "batch_id": "b", "reply_to": "results"}
+        await deployment.send([chat(f"g{number}", batch_id="b") for number in range(5)])
+        await deployment.until_count(5, {"state": "succeeded"})
+        await ask(deployment, **seal, total=400, max_errors=8)
+        await deployment.send([chat(f"b{number}", batch_id="b", **bad) for number in range(395)])
+        await ask(deployment, **seal, total=3)  # fewer than have arrived: refused, and the first one stays
+        await deployment.until_count(
+            1, {"batch_id": "b", "event": {"$exists": True}, "watch_at": {"$exists": False}}, collection="batches"
+        )
+        assert await until_ended(deployment.services, 60)
+        await deployment.stop(*workers)
+
+        limited = deployment.documents({"state": "cancelled"})
+        assert {one["result"]["code"] for one in limited} == {"batch_limit"}
+        assert 9 <= deployment.count({"state": "failed"}) == 395 - len(limited) <= 300
+        records = await read_records(deployment.services)
+        [event] = [record for record in records["results"] if record.header("ce_type") == "aibroker.batch.v1"]
+        assert (event.key, event.content["code"], event.content["jobs"]) == (b"default/b", "batch_limit", 400)
+        assert event.content["states"] == {
+            "succeeded": 5,
+            "failed": deployment.count({"state": "failed"}),
+            "cancelled": len(limited),
+        }
+        billed = [row["cost_usd"].to_decimal() for row in deployment.documents({"billed": True}, "usage")]
+        assert Decimal(event.content["cost_usd"]) == sum(billed) > 0
+        [letter] = records["jobs.dead"]
+        assert letter.header("aibroker-reason") == "total_too_small"

@@ -26,7 +26,6 @@ from workers.stores.control import HaltKind, Seal
 from workers.stores.protocol import Address, StoreUnknownError
 
 LOOK_S = 1.0
-LIMITS = ("max_cost_usd", "max_errors", "max_error_rate")
 _HALTS = MappingProxyType({Action.CANCEL: HaltKind.CANCELLED, Action.PAUSE: HaltKind.PAUSED, Action.RESUME: None})
 
 
@@ -112,8 +111,7 @@ def read_control(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> C
         field = ".".join(str(part) for part in problem["loc"]) or "the message"
         said = problem["msg"].removeprefix("Value error, ")
         return NotAJob(Code.INVALID_CONTROL, f"{field}: {said}; {MEANING[Code.INVALID_CONTROL]}")
-    limit = next((name for name in LIMITS if getattr(control, name) is not None), None)
-    return control if limit is None else NotAJob(Code.NOT_SUPPORTED_YET, f"{limit} is not supported yet")
+    return control
 
 
 def _address(control: Control) -> Address | None:

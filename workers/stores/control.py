@@ -123,6 +123,9 @@ class ControlStore(Store, Protocol):
     async def counts(self, batch: str) -> dict[str, int]:
         """How many jobs of a batch are in which state."""
 
+    async def any_unpublished(self, batch: str) -> bool:
+        """Whether the ledger row or the result of any finished job of a batch is still on its way."""
+
     async def billed(self, tenant: str, batch_id: str) -> Decimal:
         """What a batch has cost its tenant, in dollars."""
 

@@ -203,6 +203,11 @@ class MemoryControl(MemoryIncarnation):
         states = [job["state"] for job in self._of_batch(batch)]
         return {state: states.count(state) for state in set(states)}
 
+    async def any_unpublished(self, batch: str) -> bool:
+        """Whether the result of any finished job of a batch is still on its way."""
+        self._begin("any_unpublished")()
+        return any("outbox" in job for job in self._of_batch(batch))
+
     async def billed(self, tenant: str, batch_id: str) -> Decimal:
         """What a batch has cost its tenant, in dollars."""
         self._begin("billed")()

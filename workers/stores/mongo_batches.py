@@ -61,6 +61,11 @@ class BatchVerbs(ControlVerbs):
         groups = await self._groups("jobs", {"batch": batch}, {"_id": "$state", "jobs": {"$sum": 1}}, "batch")
         return {group["_id"]: group["jobs"] for group in groups}
 
+    async def any_unpublished(self, batch: str) -> bool:
+        """Whether any finished job of a batch has an outbox; there are few of these at any time, so that their index is the shorter way."""
+        query = {"outbox": {"$exists": True}, "batch": batch}
+        return bool(await self.find(query, {"_id": 1}, limit=1, hint="outbox"))
+
     async def billed(self, tenant: str, batch_id: str) -> Decimal:
         """What a batch has cost its tenant, in dollars, by the index alone."""
         # The second condition says to the planner that the index, which holds only texts, will do.

@@ -11,13 +11,20 @@ from pydantic import BaseModel
 from pydantic import ValidationError as ModelError
 
 from schemas import generate
+from schemas.batch import BatchEvent
 from schemas.codes import Code
 from schemas.control import Control
 from schemas.job import Job
 from schemas.result import Result
 from schemas.usage import UsageEvent
 
-MODELS: dict[str, type[BaseModel]] = {"job": Job, "result": Result, "usage": UsageEvent, "control": Control}
+MODELS: dict[str, type[BaseModel]] = {
+    "job": Job,
+    "result": Result,
+    "usage": UsageEvent,
+    "batch": BatchEvent,
+    "control": Control,
+}
 
 SMALLEST = {"body": {"model": "m", "messages": [{"role": "user", "content": "hi"}]}}
 WHOLE = {
@@ -106,7 +113,18 @@ ROW = {
     "provider_ms": 640,
     "tags": {},
 }
+ENDED = {
+    "batch_id": "december",
+    "tenant": "acme",
+    "total": 12,
+    "jobs": 12,
+    "states": {"succeeded": 9, "failed": 3},
+    "cost_usd": "0.0018684",
+    "finished_at": "2026-12-01T08:00:00.123Z",
+}
 GOOD = [
+    ("batch", ENDED),
+    ("batch", {**ENDED, "code": "batch_limit", "message": "max_errors: 3 have failed", "a_field_of_the_future": 1}),
     ("job", SMALLEST),
     ("job", WHOLE),
     ("result", RESULT),
@@ -115,9 +133,16 @@ GOOD = [
     ("usage", ROW),
     ("control", {"action": "cancel", "tenant": "acme", "job_id": "inv-7781", "reason": "a typing error"}),
     ("control", {"action": "seal", "tenant": "acme", "batch_id": "december", "total": 12, "max_cost_usd": "3"}),
+    ("control", {"action": "pause", "everything": True, "reason": "too dear"}),
+    (
+        "control",
+        {"action": "seal", "batch_id": "b", "total": 2, "max_errors": 0, "max_error_rate": 0.5, "reply_to": "results"},
+    ),
     ("control", {"action": "reply", "job_id": "inv-7781", "reply_to": "results.replies", "reply_partition": 0}),
 ]
 BAD = [
+    ("batch", {**ENDED, "states": {"done": 12}}),
+    ("batch", {**ENDED, "cost_usd": 0.0018684}),
     ("job", {}),
     ("job", {**SMALLEST, "dedline": "2026-12-01T08:00:00Z"}),
     ("job", {**SMALLEST, "max_cost_usd": 0.25}),
@@ -131,6 +156,7 @@ BAD = [
     ("result", {**RESULT, "cost_usd": 0.0002076}),
     ("usage", {**ROW, "billed": None}),
     ("usage", {**ROW, "input_tokens": -1}),
+    ("control", {"action": "seal", "batch_id": "b", "total": 2, "max_error_rate": 1.5}),
     ("control", {"action": "explode", "job_id": "inv-7781"}),
     ("control", {"action": "cancel", "job_id": "inv-7781", "when": "now"}),
 ]

@@ -7,7 +7,7 @@ import pytest
 
 from workers.life import Parts
 
-LOOPS = ("publisher", "leases", "tender", "taker", "dispatcher", "controller", "halting")
+LOOPS = ("publisher", "leases", "tender", "taker", "dispatcher", "controller", "halting", "batches")
 
 
 def ticks(*, working: bool) -> set[str]:
@@ -18,7 +18,7 @@ def ticks(*, working: bool) -> set[str]:
 @pytest.mark.parametrize(
     ("working", "watched"),
     [
-        (True, {"publisher", "leases", "quota", "taker", "dispatcher", "control", "halts"}),
+        (True, {"publisher", "leases", "quota", "taker", "dispatcher", "control", "halts", "batches"}),
         (False, {"publisher", "leases", "quota"}),
     ],
 )

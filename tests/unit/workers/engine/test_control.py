@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 import pytest
@@ -173,3 +174,15 @@ def test_a_record_that_comes_twice_does_its_work_once_and_in_silence() -> None:
         return desk.letters.codes, desk.store.database.jobs["default/failed"]["generation"]
 
     assert run(life()) == ([], 2)
+
+
+def test_a_seal_keeps_its_limits() -> None:
+    async def life() -> Any:  # noqa: ANN401 what is stored
+        desk = Desk()
+        await desk.asked(
+            b'{"action": "seal", "batch_id": "b", "total": 3, "max_cost_usd": "0.5", "max_errors": 1, "max_error_rate": 0.25}'
+        )
+        return desk.store.database.batches["default/b"]["seal"]
+
+    seal = run(life())
+    assert (seal.total, seal.max_cost_usd, seal.max_errors, seal.max_error_rate) == (3, Decimal("0.5"), 1, 0.25)
