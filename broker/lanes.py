@@ -127,8 +127,9 @@ class Load:
 
     def add(self, record: Record, receipt: Receipt, position: int) -> bool:
         """Put the record in; False if it does not fit."""
-        added = self.builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
-        if added is None:
+        _, value, key, headers, _ = record
+        listed = headers if isinstance(headers, list) else list(headers)
+        if self.builder.append(timestamp=None, key=key, value=value, headers=listed) is None:
             return False
         self.bytes += record.size
         self.records += 1

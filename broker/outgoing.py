@@ -13,6 +13,10 @@ from schemas.money import plain
 from schemas.result import MAX_RESULT_BYTES, RESULT_TYPE
 from schemas.usage import USAGE_TYPE
 
+_UTC_OFFSET = len("+00:00")
+_VERSION = ("ce_specversion", b"1.0")
+_JSON = ("content-type", b"application/json")
+
 
 def encode(document: Mapping[str, Any]) -> bytes:
     """JSON of a result or a ledger row as it is stored: instants end in Z, amounts are plain decimal strings."""
@@ -42,7 +46,8 @@ def _plain(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not kno
 
 def rfc3339(at: datetime) -> str:
     """An instant to the millisecond, in UTC: "2026-12-01T08:00:00.123Z"."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    in_utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return in_utc.isoformat("T", "milliseconds")[:-_UTC_OFFSET] + "Z"
 
 
 def event_headers(
@@ -50,13 +55,13 @@ def event_headers(
 ) -> list[tuple[str, bytes]]:
     """CloudEvents headers in binary mode."""
     headers = [
-        ("ce_specversion", b"1.0"),
+        _VERSION,
         ("ce_type", kind.encode()),
         ("ce_source", source.encode()),
         ("ce_id", event_id.encode()),
         ("ce_subject", subject.encode()),
         ("ce_time", rfc3339(at).encode()),
-        ("content-type", b"application/json"),
+        _JSON,
     ]
     if trace:
         headers += trace_headers(trace)
@@ -86,7 +91,9 @@ def usage_headers(row: Mapping[str, Any], source: str, trace: str | None) -> lis
 
 def usage_event(row: Mapping[str, Any]) -> bytes:
     """JSON of a usage event: the row, its `_id` as `id`."""
-    return encode({("id" if name == "_id" else name): content for name, content in row.items()})
+    event = {"id": row["_id"], **row}
+    del event["_id"]
+    return encode(event)
 
 
 def dead_headers(

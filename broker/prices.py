@@ -90,9 +90,13 @@ class Price:
             + rates.request
         )
 
+    def dollars(self, units: int) -> Decimal:
+        """So many 10^-`scale` dollars, exactly."""
+        return _EXACT.scaleb(Decimal(units), -self.scale)
+
     def cost(self, tokens: Tokens) -> Decimal:
         """What the call costs in US dollars, exactly."""
-        return _EXACT.scaleb(Decimal(self.amount(tokens)), -self.scale)
+        return self.dollars(self.amount(tokens))
 
 
 class Prices:

@@ -78,7 +78,8 @@ def a_ready(claim: Claim | None = None, **fields: Any) -> Ready:  # noqa: ANN401
     claim = claim or a_claim(**fields)
     parsed = parse(claim.payload, claim.arrived_at)
     deadline = parsed.job.deadline if parsed.job is not None else None
-    return Ready(claim, parsed, 10.0, deadline or datetime.now(UTC) + timedelta(days=1))
+    deadline = deadline or datetime.now(UTC) + timedelta(days=1)
+    return Ready(claim, parsed, 10.0, deadline.timestamp())
 
 
 def a_running(**fields: Any) -> Running:  # noqa: ANN401 as `a_claim`

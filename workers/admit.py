@@ -35,16 +35,18 @@ class Admission:
             Ended: It is cancelled, refused, too late, blocked, or has outlived too many workers.
             Postponed: It is scheduled for later.
         """
-        job = _runnable(ready)
-        if not await self.topics.knows(job.reply_to, job.reply_partition):
+        now = datetime.now(UTC)
+        job = _runnable(ready, now)
+        to = (job.reply_to, job.reply_partition)
+        if not (self.topics.known(*to) or await self.topics.knows(*to)):
             where = job.reply_to if job.reply_partition is None else f"{job.reply_to}, partition {job.reply_partition}"
             raise Ended(
                 Status.REJECTED, Code.REPLY_UNKNOWN, f"reply_to: there is no {where}; {MEANING[Code.REPLY_UNKNOWN]}"
             )
         if "stream" in job.body or "stream_options" in job.body:  # a result is whole
             job = job.model_copy(update={"body": {k: v for k, v in job.body.items() if k not in _DROPPED}})
-        running = Running(ready, datetime.now(UTC), job, ready.parsed.operation, ready.claim.attempts)
-        verdict = await self.guards.check_long_request(running.operation, job.body)
+        running = Running(ready, now, job, ready.parsed.operation, ready.claim.attempts)
+        verdict = await self.guards.check_long_request(running.operation, job.body, len(ready.claim.payload))
         running.findings.extend(verdict.findings)
         if verdict.action == "block":
             message = f"{_found(verdict.findings)}; {MEANING[Code.BLOCKED]}"
@@ -54,8 +56,8 @@ class Admission:
         return running
 
 
-def _runnable(ready: Ready) -> Job:
-    claim, parsed, now = ready.claim, ready.parsed, datetime.now(UTC)
+def _runnable(ready: Ready, now: datetime) -> Job:
+    claim, parsed = ready.claim, ready.parsed
     if claim.cancel is not None:
         raise Ended(Status.CANCELLED, Code.CANCELLED, claim.cancel)
     if claim.takeovers >= MAX_TAKEOVERS:
@@ -65,7 +67,7 @@ def _runnable(ready: Ready) -> Job:
         raise Ended(Status.REJECTED, refusal.code if refusal else Code.INVALID_JOB, refusal.message if refusal else "")
     if claim.called and parsed.job.execution == "at_most_once":
         raise Ended(Status.FAILED, Code.OUTCOME_UNKNOWN)
-    if now >= ready.deadline:
+    if now.timestamp() >= ready.deadline:
         raise expired(claim.last_failure)
     if parsed.job.not_before is not None and parsed.job.not_before > now:
         raise Postponed(parsed.job.not_before, "scheduled")

@@ -26,12 +26,13 @@ from workers.route import Target
 from workers.settle import Attempt, ledger_row, request_id
 from workers.stores.protocol import Fate, Store
 from workers.transports.errors import NotSent, TransportError
-from workers.transports.protocol import Call, Transport
+from workers.transports.protocol import Call, Reply, Transport
 
 SHORT_WAIT_S = 2.0
 """Shorter waits are spent in memory, longer ones are documents."""
 CALL_LIMIT_S = 600.0
 SHORTEST_CALL_S = 0.001
+WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 COUNTED = frozenset({ErrorClass.FAILED, ErrorClass.SENT_UNKNOWN})
 """The classes that `max_attempts` counts; the others are bounded by the deadline."""
 
@@ -78,20 +79,17 @@ class Caller:
     def estimate(self, running: Running, target: Target) -> Tokens:
         """What the job will probably use: learned input, and output up to what it asks for."""
         claim = running.ready.claim
-        asked = output_limit(running.job.body)
-        output = (
-            0
-            if running.job.operation in {"embeddings", "moderations"}
-            else min(asked or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
-        )
-        return Tokens(self.ratios.estimate(target.model, claim.tenant, len(claim.payload)), output_tokens=output)
+        output = 0
+        if running.operation not in WITHOUT_OUTPUT:
+            output = min(output_limit(running.job.body) or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
+        return Tokens(self.ratios.estimate(target.model, claim.tenant, len(claim.payload)), 0, 0, output)
 
     # -- before a call ------------------------------------------------------------------------------------------------
     async def _open_target(self, running: Running, targets: Sequence[Target]) -> Target:
         """The first target whose gate is open, after a short wait at most."""
         while True:
             now = time.time()
-            if datetime.now(UTC) >= running.ready.deadline:
+            if now >= running.ready.deadline:
                 raise expired(running.ready.claim.last_failure)
             if running.stopped is not None:
                 raise _stop(running)
@@ -124,23 +122,22 @@ class Caller:
 
     # -- one call -----------------------------------------------------------------------------------------------------
     async def _once(self, running: Running, target: Target) -> tuple[Answer | Failure, float]:
-        claim, provider = running.ready.claim, self.providers[target.credential]
+        """One call and what became of it, and how many seconds it took."""
+        ready, provider = running.ready, self.providers[target.credential]
         running.calls += 1
-        row_id = request_id(claim, running.calls)
-        left_s = (running.ready.deadline - datetime.now(UTC)).total_seconds()
-        timeout_s = max(min(left_s, target.timeout_s, CALL_LIMIT_S), SHORTEST_CALL_S)
-        operation = running.operation
-        call = provider.build(Request(operation, target.model, running.job.body, row_id), timeout_s)
+        timeout_s = max(min(ready.deadline - time.time(), target.timeout_s, CALL_LIMIT_S), SHORTEST_CALL_S)
+        request = Request(running.operation, target.model, running.job.body, request_id(ready.claim, running.calls))
+        call = provider.build(request, timeout_s)
         if running.job.execution == "at_most_once":
             await self._mark(running)
         self.failpoints.hit("before_call")
         self.gates.gate(target.credential, target.model).called()
         started = time.perf_counter()
-        outcome = await self._send(running, target, provider, call)
+        sent = await self._send(running, target, call)
         seconds = time.perf_counter() - started
         self.failpoints.hit("after_call")
         running.provider_ms += round(seconds * 1000)
-        return outcome, seconds
+        return provider.read(running.operation, sent, time.time()) if isinstance(sent, Reply) else sent, seconds
 
     async def _mark(self, running: Running) -> None:
         claim = running.ready.claim
@@ -150,18 +147,24 @@ class Caller:
         if not self.leases.healthy():
             raise Postponed(datetime.now(UTC), "lease")
 
-    async def _send(self, running: Running, target: Target, provider: Provider, call: Call) -> Answer | Failure:
-        sent_before, running.sent = running.sent, True
+    async def _send(self, running: Running, target: Target, call: Call) -> Reply | Failure:
+        sent_before, running.sent, running.stoppable = running.sent, True, True
         try:
-            reply = await self._stoppable(running, self.transport.send(call))
+            reply = await self.transport.send(call)
         except TransportError as error:
             running.sent = sent_before if isinstance(error, NotSent) else True
             return failure_without_reply(error)
-        except (Ended, Postponed):
+        except asyncio.CancelledError:
+            stop = _told_to_stop(running)
+            if stop is None:
+                raise
             await self._spent(running, target, "cancelled", None)
-            raise
-        running.sent = sent_before  # this call is over, whatever it says
-        return provider.read(running.operation, reply, time.time())
+            raise stop from None
+        else:
+            running.sent = sent_before  # this call is over, whatever it says
+            return reply
+        finally:
+            running.stoppable = False
 
     async def _stoppable(self, running: Running, work: Awaitable[Any]) -> Any:  # noqa: ANN401 what the work returns
         """Do some work; a job that was told to stop ends or waits instead of passing the cancellation on."""
@@ -169,11 +172,10 @@ class Caller:
         try:
             return await work
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if running.stopped is None or task is None:
+            stop = _told_to_stop(running)
+            if stop is None:
                 raise
-            task.uncancel()
-            raise _stop(running) from None
+            raise stop from None
         finally:
             running.stoppable = False
 
@@ -187,9 +189,10 @@ class Caller:
             tokens = self.estimate(running, target)
         elif not tokens.cache_read_input_tokens:
             self.ratios.learn(target.model, claim.tenant, len(claim.payload), tokens.input_tokens)
-        cost = target.price.cost(tokens)
+        cost = target.price.amount(tokens)
+        usd = target.price.dollars(cost)
         milliseconds = round(seconds * 1000)
-        attempt = Attempt(running.calls, tokens, "succeeded", estimated, milliseconds, hold.day, answer)
+        attempt = Attempt(running.calls, tokens, cost, "succeeded", estimated, milliseconds, hold.day, answer)
         row = ledger_row(running, target, attempt, self.store.owner)
         self.telemetry.used(
             target.provider,
@@ -197,9 +200,9 @@ class Caller:
             claim.tenant,
             input_tokens=tokens.input_tokens,
             output_tokens=tokens.output_tokens,
-            usd=float(cost),
+            usd=float(usd),
         )
-        return Answered(answer, row, tokens.input_tokens + tokens.output_tokens, cost)
+        return Answered(answer, row, tokens.input_tokens + tokens.output_tokens, usd)
 
     async def _failed(self, running: Running, target: Target, failure: Failure) -> None:
         """Back where another call may be tried at once; else the job ends or waits."""
@@ -247,9 +250,20 @@ class Caller:
     async def _spent(self, running: Running, target: Target, outcome: str, usage: Tokens | None) -> None:
         """Put what an attempt without an answer has cost, or may have cost, on the ledger before the job moves on."""
         tokens = usage or self.estimate(running, target)
-        attempt = Attempt(running.calls, tokens, outcome, usage is None, running.provider_ms)
+        cost = target.price.amount(tokens)
+        attempt = Attempt(running.calls, tokens, cost, outcome, usage is None, running.provider_ms)
         row = ledger_row(running, target, attempt, self.store.owner)
         await self.publisher.record_now([row])
+
+
+def _told_to_stop(running: Running) -> Ended | Postponed | None:
+    """How a job leaves whose task was cancelled because it was told to stop; None: the cancellation is somebody else's."""
+    task = asyncio.current_task()
+    if running.stopped is None or task is None:
+        return None
+    running.stoppable = False
+    task.uncancel()
+    return _stop(running)
 
 
 def _stop(running: Running) -> Ended | Postponed:

@@ -93,11 +93,17 @@ class Gates:
 
     def gate(self, credential: str, model: str) -> Gate:
         """The gate of a credential's model."""
-        return self.gates.setdefault((credential, model), Gate())
+        found = self.gates.get((credential, model))
+        if found is None:
+            found = self.gates[credential, model] = Gate()
+        return found
 
     def breaker(self, credential: str) -> Breaker:
         """The breaker of a credential."""
-        return self.breakers.setdefault(credential, Breaker())
+        found = self.breakers.get(credential)
+        if found is None:
+            found = self.breakers[credential] = Breaker()
+        return found
 
     def backoff_s(self, attempt: int) -> float:
         """Exponential with full jitter (Brooker, AWS Architecture Blog, 2015); `attempt` counts from 1."""

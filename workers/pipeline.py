@@ -72,7 +72,7 @@ class Pipeline:
     async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
         """The outcome of an answered job, after the guards have seen the answer."""
         operation, answer = running.operation, answered.answer
-        verdict = await self.admission.guards.check_long_answer(operation, answer.document)
+        verdict = await self.admission.guards.check_long_answer(operation, answer.document, len(answer.output))
         running.findings.extend(verdict.findings)
         if verdict.action == "block":
             blocked = Ended(
@@ -88,7 +88,7 @@ class Pipeline:
 def _waiting(ready: Ready, running: Running | None, wait: Postponed) -> Waiting:
     attempts = running.attempts if running else ready.claim.attempts
     nothing_sent = running is None or not running.sent
-    due_at = min(wait.until, ready.deadline)  # where it ends as expired, told at once
+    due_at = min(wait.until, datetime.fromtimestamp(ready.deadline, UTC))  # where it ends as expired, told at once
     claim = ready.claim
     return Waiting(
         claim.id, claim.fence, due_at, wait.why, attempts, wait.wait_key, nothing_sent, last_failure=claim.last_failure

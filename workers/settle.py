@@ -1,10 +1,10 @@
 """What was used and what became of the job: the ledger row, the result, and the frozen outcome; everything as it is stored and published.
 
-Instants are cut to milliseconds before they are stored, because a document holds no more and what is published is made from what was stored.
+A document holds milliseconds and what is published shows them, both cut and not rounded: so what is sent again from the document is the same event.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from broker.codec import Decoded, Refusal
@@ -16,18 +16,9 @@ from workers.providers.protocol import Answer, Tokens
 from workers.route import Target
 from workers.stores.protocol import Claim, Finish
 
-NOTHING = Tokens()
+_NOTHING_USED = Tokens()._asdict()
+_MILLISECOND = timedelta(milliseconds=1)
 SUCCEEDED = Status.SUCCEEDED.value
-
-
-def cut(instant: datetime) -> datetime:
-    """An instant to the millisecond."""
-    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
-
-
-def counts(tokens: Tokens) -> dict[str, int]:
-    """The five counts by their names on the wire."""
-    return tokens._asdict()
 
 
 def units_of(result: Mapping[str, Any]) -> float:
@@ -41,6 +32,7 @@ class Attempt(NamedTuple):
 
     n: int
     tokens: Tokens
+    cost: int  # in the target's price's units
     outcome: str
     estimated: bool
     provider_ms: int
@@ -50,7 +42,7 @@ class Attempt(NamedTuple):
 
 def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: str) -> dict[str, Any]:
     """One row of the ledger, not billed yet."""
-    claim, answer, now = running.ready.claim, attempt.answer, cut(datetime.now(UTC))
+    claim, answer, tokens, now = running.ready.claim, attempt.answer, attempt.tokens, datetime.now(UTC)
     return {
         "_id": request_id(claim, attempt.n),
         "at": now,
@@ -71,8 +63,12 @@ def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: 
         "service_tier": (answer.service_tier if answer else None) or target.service_tier,
         "outcome": attempt.outcome,
         "finish_reasons": list(answer.finish_reasons) if answer else [],
-        **counts(attempt.tokens),
-        "cost_usd": amount(target.price.amount(attempt.tokens), target.price.scale),
+        "input_tokens": tokens.input_tokens,
+        "cache_read_input_tokens": tokens.cache_read_input_tokens,
+        "cache_creation_input_tokens": tokens.cache_creation_input_tokens,
+        "output_tokens": tokens.output_tokens,
+        "reasoning_output_tokens": tokens.reasoning_output_tokens,
+        "cost_usd": amount(attempt.cost, target.price.scale),
         "price_id": target.price.id,
         "billed": False,
         "estimated": attempt.estimated,
@@ -122,20 +118,19 @@ def refused_result(decoded: Decoded, refusal: Refusal, now: datetime) -> dict[st
         "status": Status.REJECTED.value,
         "code": refusal.code.value,
         "message": refusal.message,
-        "usage": counts(NOTHING),
+        "usage": dict(_NOTHING_USED),
         "cost_usd": "0",
         "target": None,
         "attempts": 0,
         "guards": [],
         "timing": {"queued_ms": 0, "provider_ms": 0, "total_ms": 0},
         "metadata": decoded.parsed.metadata,
-        "finished_at": cut(now),
+        "finished_at": now,
     }
 
 
 def _result(ready: Ready, running: Running | None, status: Status, *, row: Mapping[str, Any] | None) -> dict[str, Any]:
-    claim, now = ready.claim, cut(datetime.now(UTC))
-    used = {name: row[name] for name in counts(NOTHING)} if row else counts(NOTHING)
+    claim, now = ready.claim, datetime.now(UTC)
     started = running.started_at if running else now
     result: dict[str, Any] = {
         "job_id": claim.job_id,
@@ -143,7 +138,7 @@ def _result(ready: Ready, running: Running | None, status: Status, *, row: Mappi
         "generation": claim.generation,
         "operation": ready.parsed.operation,
         "status": str(status),
-        "usage": used,
+        "usage": _used(row or _NOTHING_USED),
         "cost_usd": row["cost_usd"] if row else NO_DOLLARS,
         "target": None,
         "attempts": running.attempts if running else claim.attempts,
@@ -161,6 +156,16 @@ def _result(ready: Ready, running: Running | None, status: Status, *, row: Mappi
     return result
 
 
+def _used(row: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        "input_tokens": row["input_tokens"],
+        "cache_read_input_tokens": row["cache_read_input_tokens"],
+        "cache_creation_input_tokens": row["cache_creation_input_tokens"],
+        "output_tokens": row["output_tokens"],
+        "reasoning_output_tokens": row["reasoning_output_tokens"],
+    }
+
+
 def _target(target: Target, answer: Answer) -> dict[str, Any]:
     return {
         "provider": target.provider,
@@ -172,4 +177,4 @@ def _target(target: Target, answer: Answer) -> dict[str, Any]:
 
 
 def _milliseconds(start: datetime, end: datetime) -> int:
-    return max(round((end - start).total_seconds() * 1000), 0)
+    return max((end - start) // _MILLISECOND, 0)

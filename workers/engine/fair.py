@@ -55,7 +55,11 @@ class Shares:
 
     def _set(self, name: str, time: float) -> None:
         self._times[name] = time
-        if name in self._active:
+        if name not in self._active:
+            return
+        if self._heap and self._heap[0][1] == name:  # it was served just now: what it had before is of no use
+            heapq.heapreplace(self._heap, (time, name))
+        else:
             heapq.heappush(self._heap, (time, name))
 
     def _forget(self) -> None:

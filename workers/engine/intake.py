@@ -5,6 +5,7 @@ read by a majority before its offset is done: an absent one is inserted again, a
 """
 
 import asyncio
+import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class _Arrival:
 
     record: Record
     decoded: Decoded
+    key: str  # "<tenant>/<job id>"
     reply: Address
     ours: bool = False  # its id was registered by this arrival and nothing else
     done: bool = False  # its offset is done; what had an unknown outcome is looked at again
@@ -68,16 +70,15 @@ class Intake:
             if isinstance(decoded, NotAJob):
                 burials.append(await self._dead_letters.bury(record, decoded))
             else:
-                jobs.append(_Arrival(record, decoded, await self._reply(decoded)))
+                jobs.append(_Arrival(record, decoded, decoded.key, await self._reply(decoded)))
         await self._insert_all(priority, jobs)
         self._failpoints.hit("after_insert")
         await self._dead_letters.kept(burials)
 
     async def _reply(self, decoded: Decoded) -> Address:
         """Where the result goes; an address that does not exist is answered on `results`."""
-        if await self._topics.knows(decoded.reply_topic, decoded.reply_partition):
-            return Address(decoded.reply_topic, decoded.reply_partition)
-        return Address("results")
+        address = Address(decoded.reply_topic, decoded.reply_partition)
+        return address if self._topics.known(*address) or await self._topics.knows(*address) else Address("results")
 
     # -- what is a job ----------------------------------------------------------------------------------------------
     async def _insert_all(self, priority: str, arrivals: list[_Arrival]) -> None:
@@ -85,7 +86,7 @@ class Intake:
         left = arrivals
         while left:
             for arrival in left:
-                arrival.ours = arrival.ours or bool(self._registry.add([arrival.decoded.key]))
+                arrival.ours = arrival.ours or self._registry.add_one(arrival.key)
             try:
                 known = await self._insert(priority, [arrival for arrival in left if arrival.ours])
                 await self._duplicates(priority, known + [arrival for arrival in left if not arrival.ours])
@@ -123,8 +124,8 @@ class Intake:
         decoded = arrival.decoded
         job = decoded.parsed.job
         new = NewJob(
-            id=decoded.key,
-            uid=uuid.uuid4().hex,
+            id=arrival.key,
+            uid=os.urandom(16).hex(),
             tenant=decoded.tenant,
             job_id=decoded.job_id,
             priority=priority,
@@ -150,8 +151,8 @@ class Intake:
         """Deal with arrivals whose id is known; an absent one is not visible yet, or not there: it is not done."""
         if not arrivals:
             return
-        known = await self._store.read([arrival.decoded.key for arrival in arrivals])
-        found = [(arrival, known[arrival.decoded.key]) for arrival in arrivals if arrival.decoded.key in known]
+        known = await self._store.read([arrival.key for arrival in arrivals])
+        found = [(arrival, known[arrival.key]) for arrival in arrivals if arrival.key in known]
         dealt = (self._duplicate(priority, arrival, document) for arrival, document in found)
         outcomes = await asyncio.gather(
             *dealt, return_exceptions=True
@@ -170,7 +171,7 @@ class Intake:
             return None
         again = await self._known(arrival, known)
         arrival.done = True
-        return arrival.decoded.key if again else None
+        return arrival.key if again else None
 
     async def _merge(self, priority: str, arrival: _Arrival) -> bool:
         job = self._new(priority, arrival, fits=True, now=datetime.now(UTC))
@@ -185,18 +186,18 @@ class Intake:
         if not same:
             await self._conflict(arrival)
         elif known.state in _TERMINAL or arrival.reply not in known.replies:
-            again = await self._store.add_reply(arrival.decoded.key, arrival.reply, uuid.uuid4().hex)
+            again = await self._store.add_reply(arrival.key, arrival.reply, uuid.uuid4().hex)
         if same and arrival.ours and known.state == State.CLAIMED and known.owner == self._store.owner:
             await self._adopt(arrival, known)
         elif arrival.ours:
-            self._registry.discard([arrival.decoded.key])
+            self._registry.discard([arrival.key])
         return again
 
     async def _adopt(self, arrival: _Arrival, known: Known) -> None:
         """Take up what is ours by a lost answer: of our own insert, or of a take whose job was submitted again."""
-        claim = await self._store.adopt(arrival.decoded.key, known.fence) if self._leases.healthy() else None
+        claim = await self._store.adopt(arrival.key, known.fence) if self._leases.healthy() else None
         if claim is None:
-            self._registry.discard([arrival.decoded.key])  # the audit looks again
+            self._registry.discard([arrival.key])  # the audit looks again
         else:
             self._ready.accept(claim)  # what the document says, which another record may have made
 
@@ -211,7 +212,7 @@ class Intake:
         await self._dead_letters.kept([buried])
 
     async def _not_storable(self, arrival: _Arrival) -> None:
-        self._registry.discard([arrival.decoded.key])
+        self._registry.discard([arrival.key])
         why = NotAJob(Code.UNDECODABLE, "the job cannot be stored as a document; look at its id, batch_id and headers")
         await self._dead_letters.keep(arrival.record, why)
 

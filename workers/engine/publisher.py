@@ -202,11 +202,12 @@ class Publisher:
         """Everything that tells of these jobs, and whose each record is."""
         records: list[Record] = []
         owners: list[int] = []
+        topic, source = self._settings.topic, self._settings.source
         for index, job in enumerate(jobs):
             value, key = encode_result(job.result), job.id.encode()
-            headers = result_headers(job.result, job.id, self._settings.source, job.trace)
+            headers = result_headers(job.result, job.id, source, job.trace)
             for reply in job.replies:
-                records.append(Record(self._settings.topic(reply.topic), value, key, headers, reply.partition))
+                records.append(Record(topic(reply.topic), value, key, headers, reply.partition))
                 owners.append(index)
             if job.row is not None:
                 records.append(self._usage(job.row, job.trace))

@@ -24,7 +24,7 @@ class Ready:
     claim: Claim
     parsed: Parsed
     cost: float
-    deadline: datetime
+    deadline: float  # in Unix time
     revoke: Callable[[], None] = lambda: None  # gives back the hold of a job whose finish is fenced
 
 
@@ -55,10 +55,10 @@ class ReadyQueue:
     def accept(self, claim: Claim, parsed: Parsed | None = None) -> None:
         """Add a job that is claimed by us and registered."""
         said = parsed if parsed is not None else parse(claim.payload, claim.arrived_at)
-        ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said))
+        ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said).timestamp())
         priority = self._known(claim.priority)
         self._by_id[claim.id] = ready
-        self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline.timestamp())
+        self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline)
         self.changed.set()
 
     def pop(self, *, only_first: bool = False) -> Ready | None:

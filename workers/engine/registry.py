@@ -21,6 +21,13 @@ class Registry:
         self._ids.update(new)
         return new
 
+    def add_one(self, job: str) -> bool:
+        """Register an id; whether it was new, and so the caller's to use."""
+        if job in self._ids:
+            return False
+        self._ids.add(job)
+        return True
+
     def discard(self, ids: Iterable[str]) -> None:
         """Unregister ids."""
         self._ids.difference_update(ids)

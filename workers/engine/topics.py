@@ -36,6 +36,10 @@ class Topics:
         count = self._partitions.get(topic, 0)
         return count > 0 if partition is None else partition < count
 
+    def known(self, topic: str, partition: int | None) -> bool:
+        """Whether a result can surely be sent there; False: ask `knows`."""
+        return self.exists(topic, partition) and self._fresh(MAX_AGE_S)
+
     async def knows(self, topic: str, partition: int | None) -> bool:
         """Whether a result can be sent there; asks Kafka where that is not known.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from workers.guards.protocol import Action, Guard
 from workers.guards.texts import Place, answer_texts, replaced, request_texts
 
-LONG_CHARACTERS = 100_000
+LONG_BYTES = 100_000
 """Above this a scan stops the loop for longer than a thread costs."""
 
 
@@ -39,15 +39,15 @@ class Chain:
             return Verdict("allow", [], output)
         return self._check("output", self._output_action, output, answer_texts(operation, output))
 
-    async def check_long_request(self, operation: str, body: dict[str, Any]) -> Verdict:
-        """Check like `check_request`, in a thread where there are more than 100,000 characters."""
-        if _is_long(request_texts(operation, body)):
+    async def check_long_request(self, operation: str, body: dict[str, Any], size: int) -> Verdict:
+        """Check like `check_request`, in a thread where the body's JSON has more than 100,000 bytes (`size`)."""
+        if size > LONG_BYTES:
             return await asyncio.to_thread(self.check_request, operation, body)
         return self.check_request(operation, body)
 
-    async def check_long_answer(self, operation: str, output: dict[str, Any]) -> Verdict:
-        """Check like `check_answer`, in a thread where there are more than 100,000 characters."""
-        if _is_long(answer_texts(operation, output)):
+    async def check_long_answer(self, operation: str, output: dict[str, Any], size: int) -> Verdict:
+        """Check like `check_answer`, in a thread where the output's JSON has more than 100,000 bytes (`size`)."""
+        if size > LONG_BYTES:
             return await asyncio.to_thread(self.check_answer, operation, output)
         return self.check_answer(operation, output)
 
@@ -70,7 +70,3 @@ class Chain:
             {"guard": name, "direction": direction, "action": action, "found": kinds} for name, kinds in found.items()
         ]
         return Verdict(action, findings, replaced(body, changes) if action == "redact" else body)
-
-
-def _is_long(texts: Iterator[tuple[Place, str]]) -> bool:
-    return sum(len(text) for _, text in texts) > LONG_CHARACTERS

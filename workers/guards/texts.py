@@ -1,11 +1,12 @@
 """Where the texts of a request or an answer stand: OpenAI's shapes, walked without ever trusting them."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 Place = tuple[str | int, ...]
 """The keys and indexes from the body down to a text."""
 
+_PLAIN = 2  # a role and a content; OpenAI's answers name a refusal also where there is none
 _PART_TEXTS = ("text", "refusal")
 _ITEM_TEXTS = ("output", "arguments", "input")
 
@@ -13,7 +14,12 @@ _ITEM_TEXTS = ("output", "arguments", "input")
 def request_texts(operation: str, body: dict[str, Any]) -> Iterator[tuple[Place, str]]:
     """Every text of a request that its producer wrote for the model, with its place."""
     if operation == "chat":
-        yield from _messages(("messages",), body.get("messages"))
+        messages = body.get("messages")
+        for index, message in enumerate(messages if isinstance(messages, list) else ()):
+            if _is_plain(message):
+                yield ("messages", index, "content"), message["content"]
+            else:
+                yield from _message(("messages", index), message)
     elif operation == "responses":
         yield from _text(("instructions",), body.get("instructions"))
         yield from _items(("input",), body.get("input"))
@@ -26,8 +32,11 @@ def answer_texts(operation: str, output: dict[str, Any]) -> Iterator[tuple[Place
     if operation == "chat":
         choices = output.get("choices")
         for index, choice in enumerate(choices if isinstance(choices, list) else ()):
-            if isinstance(choice, dict):
-                yield from _message(("choices", index, "message"), choice.get("message"))
+            message = choice.get("message") if isinstance(choice, dict) else None
+            if _is_plain(message):
+                yield ("choices", index, "message", "content"), message["content"]
+            else:
+                yield from _message(("choices", index, "message"), message)
     elif operation == "responses":
         yield from _text(("output_text",), output.get("output_text"))
         yield from _items(("output",), output.get("output"))
@@ -38,9 +47,11 @@ def _text(place: Place, value: object) -> Iterator[tuple[Place, str]]:
         yield place, value
 
 
-def _messages(place: Place, messages: object) -> Iterator[tuple[Place, str]]:
-    for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        yield from _message((*place, index), message)
+def _is_plain(message: Any) -> TypeGuard[dict[str, str]]:  # noqa: ANN401 any JSON value
+    """Whether a message is a role and one text, as nearly all are: then there is no need to walk it."""
+    if not isinstance(message, dict) or "role" not in message or not isinstance(message.get("content"), str):
+        return False
+    return len(message) == _PLAIN or (len(message) == _PLAIN + 1 and message.get("refusal", ...) is None)
 
 
 def _message(place: Place, message: object) -> Iterator[tuple[Place, str]]:
@@ -51,15 +62,14 @@ def _message(place: Place, message: object) -> Iterator[tuple[Place, str]]:
         yield (*place, "content"), content
     else:
         yield from _content((*place, "content"), content)
-    if len(message) > 2:  # more than a role and a content
-        for key in ("refusal", "reasoning_content"):
-            yield from _text((*place, key), message.get(key))
-        calls = message.get("tool_calls")
-        for index, call in enumerate(calls if isinstance(calls, list) else ()):
-            for kind, key in (("function", "arguments"), ("custom", "input")):
-                inner = call.get(kind) if isinstance(call, dict) else None
-                if isinstance(inner, dict):
-                    yield from _text((*place, "tool_calls", index, kind, key), inner.get(key))
+    for key in ("refusal", "reasoning_content"):
+        yield from _text((*place, key), message.get(key))
+    calls = message.get("tool_calls")
+    for index, call in enumerate(calls if isinstance(calls, list) else ()):
+        for kind, key in (("function", "arguments"), ("custom", "input")):
+            inner = call.get(kind) if isinstance(call, dict) else None
+            if isinstance(inner, dict):
+                yield from _text((*place, "tool_calls", index, kind, key), inner.get(key))
 
 
 def _content(place: Place, content: object) -> Iterator[tuple[Place, str]]:

@@ -88,7 +88,7 @@ async def test_after_its_deadline_a_job_expires_with_what_stood_in_its_way(
     last_failure: str | None, code: Code
 ) -> None:
     ready = a_ready(last_failure=last_failure)
-    ready.deadline = datetime.now(UTC) - timedelta(milliseconds=1)
+    ready.deadline = (datetime.now(UTC) - timedelta(milliseconds=1)).timestamp()
     with pytest.raises(Ended) as ended:
         await admission().admit(ready)
     assert (ended.value.status, ended.value.code) == (Status.EXPIRED, code)
@@ -97,7 +97,7 @@ async def test_after_its_deadline_a_job_expires_with_what_stood_in_its_way(
 
 async def test_a_cancel_goes_before_everything_else() -> None:
     ready = a_ready(cancel="no", takeovers=99, dedline="x")
-    ready.deadline = datetime.now(UTC) - timedelta(days=1)
+    ready.deadline = (datetime.now(UTC) - timedelta(days=1)).timestamp()
     with pytest.raises(Ended) as ended:
         await admission().admit(ready)
     assert ended.value.status == Status.CANCELLED

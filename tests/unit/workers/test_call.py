@@ -183,7 +183,7 @@ def test_a_job_that_never_got_to_call_remembers_what_others_were_told(code: Code
 def test_a_job_whose_deadline_passes_between_two_attempts_says_what_stood_in_the_way() -> None:
     async def life() -> Any:  # noqa: ANN401 a finish or a wait
         def refuse(_: Call) -> Reply:
-            ready.deadline = datetime.now(UTC)
+            ready.deadline = time.time()
             return an_error(429, retry_after_ms="1")
 
         bench = Bench(refuse)
@@ -281,7 +281,7 @@ def test_no_call_starts_after_the_deadline() -> None:
         bench = Bench(one_after_another(an_answer()))
         ready = await bench.claimed()
         running = await bench.pipeline.admission.admit(ready)
-        ready.deadline = datetime.now(UTC) - timedelta(seconds=1)
+        ready.deadline = (datetime.now(UTC) - timedelta(seconds=1)).timestamp()
         targets = bench.pipeline.router.targets(running.job)
         with pytest.raises(Exception, match="deadline passed") as ended:
             await bench.caller.call(running, targets, bench.quota.try_hold("acme", 1, Decimal(1), datetime.now(UTC)))  # type: ignore[arg-type] # free

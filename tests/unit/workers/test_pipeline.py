@@ -139,7 +139,7 @@ async def test_a_job_that_waited_until_its_deadline_says_what_stood_in_the_way(
     assert await bench.store.wait([wait]) == [Fate.DONE]
     [claim] = await bench.store.take([wait.id], "token", wait.due_at)
     ready = a_ready(claim)
-    ready.deadline = datetime.now(UTC) - timedelta(seconds=1)
+    ready.deadline = (datetime.now(UTC) - timedelta(seconds=1)).timestamp()
     end = await bench.pipeline.process(ready, bench.under_way)
     assert isinstance(end, Finish)
     assert (end.state, end.result["code"]) == ("expired", code)

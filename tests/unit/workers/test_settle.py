@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import bson
 import pytest
-from bson import Decimal128
+from bson import CodecOptions, Decimal128
 from jsonschema import Draft202012Validator
 
 from broker.codec import Decoded, Place, Refusal, decode
-from broker.outgoing import encode_result, usage_event
+from broker.outgoing import encode_result, result_headers, usage_event
 from broker.prices import Prices
 from schemas import generate
 from schemas.codes import Code
@@ -21,7 +22,7 @@ from workers.outcome import Answered, Ended, Running
 from workers.providers.memory import MemoryProvider
 from workers.providers.protocol import Answer, Tokens
 from workers.route import Router, Target
-from workers.settle import Attempt, cut, ended, ledger_row, refused_result, request_id, succeeded, units_of
+from workers.settle import Attempt, ended, ledger_row, refused_result, request_id, succeeded, units_of
 
 TOKENS = Tokens(10, 2, 1, 5, 3)
 
@@ -44,8 +45,9 @@ def answer(content: str = "hi") -> Answer:
 
 
 def row(running: Running, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 an attempt's fields
-    attempt = Attempt(1, TOKENS, "succeeded", False, 640, "2026-12-01", answer())._replace(**fields)
-    return ledger_row(running, target(running), attempt, "us")
+    aimed = target(running)
+    attempt = Attempt(1, TOKENS, aimed.price.amount(TOKENS), "succeeded", False, 640, "2026-12-01", answer())
+    return ledger_row(running, aimed, attempt._replace(**fields), "us")
 
 
 def answered(running: Running, said: Answer | None = None) -> Answered:
@@ -60,8 +62,18 @@ def published(result: dict[str, Any]) -> Result:
     return Result.model_validate_json(value)
 
 
-def test_an_instant_is_cut_to_the_millisecond() -> None:
-    assert cut(datetime(2026, 12, 1, 8, 0, 0, 123_999, UTC)) == datetime(2026, 12, 1, 8, 0, 0, 123_000, UTC)
+@pytest.mark.parametrize("microseconds", [0, 499, 999, 123_499, 123_999, 999_999])
+def test_what_is_published_is_the_same_from_here_and_from_what_was_stored(microseconds: int) -> None:
+    running = a_running(metadata={"row": 7})
+    finish = succeeded(running, target(running), answered(running))
+    assert finish.row is not None
+    instant = datetime(2026, 12, 1, 8, 0, 0, microseconds, UTC)
+    result, made = {**finish.result, "finished_at": instant}, {**finish.row, "at": instant, "recorded_at": instant}
+    stored = bson.decode(bson.encode({"result": result, "row": made}), CodecOptions(tz_aware=True, tzinfo=UTC))
+    assert encode_result(stored["result"]) == encode_result(result)
+    assert usage_event(stored["row"]) == usage_event(made)
+    headers = [result_headers(told, "acme/job", "urn:x", None) for told in (stored["result"], result)]
+    assert headers[0] == headers[1]
 
 
 def test_a_row_has_everything_that_an_invoice_needs() -> None:

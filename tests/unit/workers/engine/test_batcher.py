@@ -1,7 +1,6 @@
 """A batcher loses nothing, keeps the order, and never writes twice at once."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.virtual_time import VirtualLoop, run
-from workers.engine.batcher import LIMIT, PAUSE_S, Batcher
+from workers.engine.batcher import LIMIT, Batcher
 
 
 class _Slow:
@@ -38,14 +37,15 @@ class _Slow:
         return [item for batch in self.batches for item in batch]
 
 
-async def batched(items: list[int], *, seconds: float, busy: Callable[[], bool] = lambda: False) -> _Slow:
-    """Add all at once, wait until they are written."""
+async def batched(items: list[int], *, seconds: float, patience_s: float = 0.0, wait_s: float = 0.0) -> _Slow:
+    """Add all at once, wait a while, then flush."""
     slow = _Slow(seconds)
-    batcher = Batcher(slow.write, busy)
+    batcher = Batcher(slow.write)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(batcher.run())
         for item in items:
-            batcher.add(item)
+            batcher.add(item, patience_s)
+        await asyncio.sleep(wait_s)
         await batcher.flush()
         running.cancel()
     return slow
@@ -62,26 +62,33 @@ def test_what_has_gathered_is_written_as_soon_as_the_write_before_is_back() -> N
     assert slow.begun_at == [0.0, 1.0, 2.0]
 
 
-def test_only_a_busy_batcher_leaves_a_pause_between_writes() -> None:
-    async def two_writes(*, busy: bool) -> list[float]:
+def test_a_batch_waits_no_longer_than_its_most_impatient_item() -> None:
+    async def three(patiences_s: tuple[float, ...]) -> _Slow:
         slow = _Slow(1)
-        batcher = Batcher(slow.write, lambda: busy)
+        batcher = Batcher(slow.write)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(batcher.run())
-            batcher.add(1)
-            await asyncio.sleep(0.5)
-            batcher.add(2)
-            await batcher.flush()
+            for item, patience_s in enumerate(patiences_s):
+                batcher.add(item, patience_s)
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(5)
             running.cancel()
-        return slow.begun_at
+        return slow
 
-    assert run(two_writes(busy=False)) == [0.0, 1.0]
-    assert run(two_writes(busy=True)) == pytest.approx([0.0, 1.0 + PAUSE_S])
+    assert run(three((0.2, 0.2, 0.2))).begun_at == pytest.approx([0.2])
+    assert run(three((0.2, 0.1, 0.3))).begun_at == pytest.approx([0.11])
+    hasty = run(three((0.2, 0.2, 0.0)))
+    assert (hasty.batches, hasty.begun_at) == ([[0, 1, 2]], pytest.approx([0.02]))
 
 
-def test_a_full_batch_is_not_held_back_even_where_it_is_busy() -> None:
-    slow = run(batched(list(range(3 * LIMIT)), seconds=1, busy=lambda: True))
+def test_a_full_batch_is_not_held_back_however_patient_its_items_are() -> None:
+    slow = run(batched(list(range(2 * LIMIT + 1)), seconds=1, patience_s=9, wait_s=20))
+    assert [len(batch) for batch in slow.batches] == [LIMIT, LIMIT, 1]
     assert slow.begun_at[:2] == [0.0, 1.0]
+
+
+def test_flush_waits_for_nobody_else() -> None:
+    assert run(batched([1], seconds=1, patience_s=9)).begun_at == [0.0]
 
 
 def test_flush_comes_back_at_once_where_nothing_was_added() -> None:
@@ -89,37 +96,42 @@ def test_flush_comes_back_at_once_where_nothing_was_added() -> None:
 
 
 class _BatcherMachine(RuleBasedStateMachine):
-    """Items come, writes come back, and the queue gets busy, in any order."""
+    """Patient and impatient items come, and writes come back, in any order."""
 
-    @initialize(busy=st.booleans())
-    def start(self, busy: bool) -> None:
+    @initialize()
+    def start(self) -> None:
         self.loop = VirtualLoop()
         self.slow = _Slow()
         self.slow.by_hand = True
-        self.busy = busy
         self.added = 0
+        self.due_at: dict[int, float] = {}
         self.flushed: asyncio.Task[None] | None = None
-        self.batcher: Batcher[int] = Batcher(self.slow.write, lambda: self.busy)
+        self.batcher: Batcher[int] = Batcher(self.slow.write)
         self.running = self.loop.create_task(self.batcher.run())
         self.loop.settle()
 
-    @rule(count=st.one_of(st.integers(1, 5), st.integers(200, 600)))
-    def add(self, count: int) -> None:
-        for _ in range(count):
-            self.batcher.add(self.added)
-            self.added += 1
+    @rule(count=st.one_of(st.integers(1, 5), st.integers(200, 600)), patience_s=st.sampled_from([0.0, 0.1, 0.5]))
+    def add(self, count: int, patience_s: float) -> None:
+        async def added() -> None:
+            for _ in range(count):
+                self.batcher.add(self.added, patience_s)
+                self.due_at[self.added] = self.loop.time() + patience_s
+                self.added += 1
+
+        self.loop.run_until_complete(added())
 
     @rule()
     def turn(self) -> None:
         self.loop.settle()
 
-    @rule(seconds=st.sampled_from([PAUSE_S / 2, PAUSE_S, 1.0]))
+    @rule(seconds=st.sampled_from([0.05, 0.1, 1.0]))
     def wait(self, seconds: float) -> None:
         self.loop.pass_time(seconds)
-
-    @rule(busy=st.booleans())
-    def change_load(self, busy: bool) -> None:
-        self.busy = busy
+        if self.slow.open is None:
+            late = [
+                item for item in range(len(self.slow.written()), self.added) if self.due_at[item] < self.loop.time()
+            ]
+            assert not late, "an item waited longer than it has patience while no write was away"
 
     @precondition(lambda self: self.slow.open is not None)
     @rule()

@@ -60,7 +60,7 @@ def test_a_job_without_a_deadline_has_that_of_its_priority() -> None:
     ready = queue()
     for priority in ("interactive", "normal", "batch"):
         ready.accept(claim(priority, priority=priority))
-    found = {job.claim.priority: job.deadline - NOW for job in iter(ready.pop, None)}
+    found = {job.claim.priority: timedelta(seconds=job.deadline - NOW.timestamp()) for job in iter(ready.pop, None)}
     assert found == {
         "interactive": timedelta(minutes=10),
         "normal": timedelta(days=1),
@@ -120,7 +120,7 @@ def test_a_priority_that_was_taken_out_of_the_settings_counts_as_the_last() -> N
     assert ready.size("forgotten") == ready.size("batch") == 1
     job = ready.pop()
     assert job is not None
-    assert job.deadline == NOW + timedelta(days=7)
+    assert job.deadline == (NOW + timedelta(days=7)).timestamp()
     ready.settle(job, 0)
 
 

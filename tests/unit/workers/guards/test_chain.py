@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.result import GuardFinding
-from workers.guards.chain import LONG_CHARACTERS, Chain
+from workers.guards.chain import LONG_BYTES, Chain
 from workers.guards.pii import Pii
 from workers.guards.protocol import Action, Found
 
@@ -163,7 +163,15 @@ def test_no_body_makes_it_raise_and_a_redacted_one_has_no_finding(operation: str
 
 
 async def test_a_long_body_is_checked_the_same_in_a_thread() -> None:
-    body, output = chat("x" * LONG_CHARACTERS + f" {ADDRESS}"), ANSWERS[0][1]
+    body, output = chat("x" * LONG_BYTES + f" {ADDRESS}"), ANSWERS[0][1]
     redact = chain("redact")
-    assert await redact.check_long_request("chat", body) == redact.check_request("chat", body)
-    assert await redact.check_long_answer("chat", output) == redact.check_answer("chat", output)
+    long = LONG_BYTES + 1
+    assert await redact.check_long_request("chat", body, long) == redact.check_request("chat", body)
+    assert await redact.check_long_answer("chat", output, long) == redact.check_answer("chat", output)
+
+
+@pytest.mark.parametrize(
+    "message", [{"content": "x", "refusal": ADDRESS}, {"role": "user", "content": "x", "refusal": ADDRESS}]
+)
+def test_a_short_message_is_looked_at_whole(message: dict[str, Any]) -> None:
+    assert chain("flag").check_request("chat", {"messages": [message]}).findings
