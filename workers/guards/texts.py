@@ -47,7 +47,7 @@ def _text(place: Place, value: object) -> Iterator[tuple[Place, str]]:
         yield place, value
 
 
-def _is_plain(message: Any) -> TypeGuard[dict[str, str]]:  # noqa: ANN401 any JSON value
+def _is_plain(message: object) -> TypeGuard[dict[str, str]]:
     """Whether a message is a role and one text, as nearly all are: then there is no need to walk it."""
     if not isinstance(message, dict) or "role" not in message or not isinstance(message.get("content"), str):
         return False
