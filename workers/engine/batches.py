@@ -21,7 +21,6 @@ from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.result import Status
 from workers.amounts import exact
-from workers.settle import cut
 from workers.stores.control import ControlStore, Seal, Sealed
 from workers.stores.protocol import StoreUnknownError
 
@@ -153,5 +152,5 @@ def _event(sealed: Sealed, states: Mapping[str, int], usd: Decimal) -> dict[str,
         "states": dict(sorted(states.items())),
         "cost_usd": exact(usd),
         **limited,
-        "finished_at": cut(datetime.now(UTC)),
+        "finished_at": datetime.now(UTC),
     }
