@@ -13,6 +13,7 @@ from broker.telemetry import Telemetry
 from broker.tokens import Ratios
 from workers.admit import Admission
 from workers.call import Caller
+from workers.engine.activity import Activity
 from workers.engine.audit import Audit
 from workers.engine.batches import Batches
 from workers.engine.control import Controller
@@ -128,6 +129,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         tender=Tender(holds, store.release),
         pressure=pressure,
         lag=lag,
+        activity=Activity(ready, dispatcher),
     )
 
 

@@ -93,6 +93,8 @@ class Caller:
                 raise expired(running.ready.claim.last_failure)
             if running.stopped is not None:
                 raise _stop(running)
+            if self.leases.drain_asked.is_set():
+                raise Postponed(datetime.now(UTC), "handed_back")
             if not self.leases.healthy():
                 raise Postponed(datetime.now(UTC), "lease")
             blocks: list[tuple[float, str, str, str]] = []

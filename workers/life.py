@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import os
 import platform
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any
 from broker.errors import MongoMissing
 from broker.events import Events
 from broker.settings import Settings
+from workers.engine.activity import Activity
 from workers.engine.batches import Batches
 from workers.engine.control import Controller
 from workers.engine.dispatcher import Dispatcher
@@ -52,6 +54,7 @@ class Parts:
     tender: Tender
     pressure: Pressure
     lag: LoopLag
+    activity: Activity
 
     def ticks(self, *, working: bool) -> Mapping[str, float]:
         """When each loop ticked last; a worker that is ending takes and starts nothing, however long its calls last."""
@@ -62,77 +65,94 @@ class Parts:
         return {name: loop.ticked_at for name, loop in loops.items()}
 
 
+@dataclass(slots=True, frozen=True)
+class _Work:
+    """The tasks that end before the others, and what cuts them short."""
+
+    reading: list["asyncio.Task[None]"]
+    taking: list["asyncio.Task[None]"]
+    controlling: list["asyncio.Task[None]"]
+    dispatching: "asyncio.Task[None]"
+    hurried: "asyncio.Task[bool]"
+
+
 async def run(parts: Parts, events: Events) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Run until SIGTERM or SIGINT, or until somebody asks for a drain.
 
     Raises:
         MongoMissing: The lease could not be taken.
         FencedError: Another worker declared this one dead.
     """
-    with _signals() as stopping:
-        watchdog = Watchdog(
-            parts.settings.worker.watchdog_s, parts.lag, lambda: parts.ticks(working=not stopping.is_set())
-        )
+    with _signals() as hurry:
         await _take_lease(parts)
         await parts.halting.begin()
         async with asyncio.TaskGroup() as group:
-            lasting = (
-                parts.leases.run(),
-                parts.finisher.run(),
-                parts.publisher.run(),
-                parts.tender.run(),
-                watchdog.run(),
-            )
-            tasks = [group.create_task(work) for work in lasting]
+            drained, hurried = (group.create_task(event.wait()) for event in (parts.leases.drain_asked, hurry))
+            lasting = [group.create_task(work) for work in _lasting(parts, working=lambda: not _told(drained, hurried))]
             await parts.kafka_in.start()
-            starting = (parts.taker, parts.controller, parts.halting, parts.batches, parts.pressure)
-            working = [group.create_task(part.run()) for part in starting]
+            taking = [group.create_task(part.run()) for part in (parts.taker, parts.pressure)]
+            watching = (parts.controller, parts.halting, parts.batches)
+            controlling = [group.create_task(part.run()) for part in watching]
             reading = [group.create_task(reader.run(parts.kafka_in.attach(reader))) for reader in parts.readers]
             dispatching = group.create_task(parts.dispatcher.run())
             _tune_collector()
             events.info("worker.ready", incarnation=parts.store.owner, slots=parts.settings.worker.slots)
-            await stopping.wait()
-            events.info("worker.stopping", running=len(parts.dispatcher))
-            await _stop(parts, reading, working, dispatching)
-            for task in tasks:
+            await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
+            events.info("worker.stopping", running=len(parts.dispatcher), drain=drained.done())
+            await _stop(parts, _Work(reading, taking, controlling, dispatching, hurried))
+            for task in (*lasting, drained, hurried):
                 task.cancel()
         await _within(FLUSH_S, parts.store.stop())
     events.info("worker.stopped")
 
 
+def _told(*tasks: "asyncio.Task[bool]") -> bool:
+    """Whether this worker was told to end."""
+    return any(task.done() for task in tasks)
+
+
+def _lasting(parts: Parts, working: Callable[[], bool]) -> list[Coroutine[Any, Any, None]]:
+    """What runs from the lease to the last outcome."""
+    watchdog = Watchdog(parts.settings.worker.watchdog_s, parts.lag, lambda: parts.ticks(working=working()))
+    others = [part.run() for part in (parts.finisher, parts.publisher, parts.tender, watchdog)]
+    return [parts.leases.run(parts.activity.told), *others]
+
+
 async def _take_lease(parts: Parts) -> None:
     try:
-        await parts.leases.start({"host": platform.node(), "version": version("aibroker")})
+        await parts.leases.start({"host": platform.node(), "pid": os.getpid(), "version": version("aibroker")})
     except StoreUnknownError as error:
         raise MongoMissing(
             f"MongoDB did not take this worker's lease in time ({error}): start the worker again"
         ) from None
 
 
-async def _stop(
-    parts: Parts,
-    reading: list["asyncio.Task[None]"],
-    working: list["asyncio.Task[None]"],
-    dispatching: "asyncio.Task[None]",
-) -> None:
-    """Stop reading and taking, hand back what has not begun, wait for calls up to the grace, stop the rest, flush, leave."""
+async def _stop(parts: Parts, work: _Work) -> None:
+    """Stop reading and taking, hand back what has not begun, wait for the last calls, flush, leave."""
     for reader in parts.readers:
         reader.stop()
-    for task in working:
+    for task in work.taking:
         task.cancel()
-    await asyncio.wait(reading, timeout=FLUSH_S)
+    await asyncio.wait(work.reading, timeout=FLUSH_S)
     parts.dispatcher.hand_back()
     parts.dispatcher.stop()
-    _, late = await asyncio.wait([dispatching], timeout=parts.settings.worker.grace_s)
-    if late:
-        parts.dispatcher.stop_jobs()
-        await asyncio.wait(late, timeout=FLUSH_S)
-    for task in (*reading, dispatching):
+    # Others are to read our partitions while our last calls last.
+    await asyncio.gather(parts.kafka_in.stop(), _last_calls(parts, work))
+    for task in (*work.reading, *work.controlling, work.dispatching):
         task.cancel()  # what still hangs on a database that is away is taken over by others
+    parts.dispatcher.hand_back()  # what the audit has taken up since
     await _within(FLUSH_S, parts.finisher.flush())
     await _within(FLUSH_S, parts.publisher.flush())
     await _within(FLUSH_S, parts.tender.stop())
-    await parts.kafka_in.stop()
+
+
+async def _last_calls(parts: Parts, work: _Work) -> None:
+    """Wait for what runs: in a drain until it has ended, after a signal up to the grace; then tell the rest to stop."""
+    await asyncio.wait([work.dispatching, work.hurried], return_when=asyncio.FIRST_COMPLETED)
+    _, late = await asyncio.wait([work.dispatching], timeout=parts.settings.worker.grace_s)
+    if late:
+        parts.dispatcher.stop_jobs()
+        await asyncio.wait(late, timeout=FLUSH_S)
 
 
 async def _within(seconds: float, work: Any) -> None:  # noqa: ANN401 any coroutine

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from broker.cli import demo as demonstration
-from broker.cli import doctor, results, simulate, status, submit, topics, up, usage, worker
+from broker.cli import doctor, results, simulate, status, submit, topics, up, usage, worker, workers
 from broker.cli.invocation import Invocation
 from broker.errors import AibrokerError, JobRefused, ServiceMissing, SettingsError, UsageError
 from broker.local.errors import LocalError
@@ -52,6 +52,8 @@ def application() -> typer.Typer:
     app.command("doctor", rich_help_panel=running)(doctor.doctor)
     app.command("topics", rich_help_panel=running)(topics.topics)
     app.command("worker", rich_help_panel=running)(worker.worker)
+    app.command("workers", rich_help_panel=running)(workers.workers)
+    app.command("drain", rich_help_panel=running)(workers.drain)
     app.command("simulate", rich_help_panel=running)(simulate.simulate)
     return app
 

@@ -152,6 +152,32 @@ def waiting_reasons() -> list[Document]:
     ]
 
 
+_FENCED_SHOWN = 20
+
+
+def workers() -> list[Document]:
+    """Every incarnation that is not fenced and the last of those that are, by what the server's clock says of their leases."""
+    lease_s = {"$divide": [{"$subtract": ["$until", "$$NOW"]}, 1000]}
+    shown = {"host": 1, "pid": 1, "version": 1, "until": 1, "drain": 1, "fenced": 1, "told": 1, "lease_s": lease_s}
+    fenced = [
+        {"$match": {"fenced": True}},
+        {"$sort": {"until": -1}},
+        {"$limit": _FENCED_SHOWN},
+        {"$project": shown},
+    ]
+    return [
+        {"$match": {"fenced": {"$exists": False}}},
+        {"$sort": {"host": 1, "_id": 1}},
+        {"$project": shown},
+        {"$unionWith": {"coll": "workers", "pipeline": fenced}},
+    ]
+
+
+def drain(incarnations: Sequence[str]) -> tuple[Document, Document]:
+    """The filter and the update that ask these incarnations to finish what runs and to end."""
+    return {"_id": {"$in": list(incarnations)}, "fenced": {"$exists": False}}, {"$currentDate": {"drain": True}}
+
+
 def live_workers() -> list[Document]:
     """The leases that the server's clock says run."""
     return [

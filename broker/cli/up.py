@@ -127,9 +127,17 @@ class _Crew:
             for server in self._dead_servers():
                 raise server.failure(f"ended with code {server.exit_code}")
             for worker in self._dead_workers():
+                if worker.exit_code == 0:
+                    await self._let_go(worker)
+                    continue
                 self.short_lives = self.short_lives + 1 if time.monotonic() - begun < _SHORTEST_LIFE_S else 0
                 begun = time.monotonic()
                 await self._replace(worker)
+
+    async def _let_go(self, worker: Child) -> None:
+        await self.stack.kill_worker(worker)
+        left = len(self.stack.workers)
+        screen.say(f"{worker.name} has ended as it was asked to, {left} are left; `aibroker worker` starts another one")
 
     async def _replace(self, worker: Child) -> None:
         why = worker.failure(f"ended with code {worker.exit_code}")

@@ -16,6 +16,7 @@ import pytest
 from bson.decimal128 import Decimal128
 from bson.raw_bson import RawBSONDocument
 
+from broker.cli.queries import drain
 from broker.mongo import check, close, connect, prepare
 from broker.mongo_layout import INDEXES, RESULTS_VIEW, USAGE_VALIDATOR
 from schemas.codes import Code
@@ -41,6 +42,7 @@ from workers.stores.protocol import (
     Lease,
     NewJob,
     Published,
+    Standing,
     State,
     StoreUnknownError,
     Waiting,
@@ -69,6 +71,10 @@ class MemoryWorld:
     async def document(self, id_: str) -> Document:
         """What is stored of a job; empty when nothing is."""
         return dict(self.database.jobs.get(id_, {}))
+
+    async def ask_to_drain(self, owner: str) -> None:
+        """Mark an incarnation as `aibroker drain` does."""
+        self.database.workers[owner]["drain"] = NOW
 
     async def ledger(self) -> set[str]:
         """The ids of the ledger's rows."""
@@ -109,6 +115,10 @@ class MongoWorld:
     async def document(self, id_: str) -> Document:
         """What is stored of a job; empty when nothing is."""
         return self.plain[self.name]["jobs"].find_one({"_id": id_}) or {}
+
+    async def ask_to_drain(self, owner: str) -> None:
+        """Mark an incarnation as `aibroker drain` does."""
+        self.plain[self.name]["workers"].update_one(*drain([owner]))
 
     async def ledger(self) -> set[str]:
         """The ids of the ledger's rows."""
@@ -1154,7 +1164,7 @@ async def test_a_living_lease_is_renewed_and_never_counts_as_run_out(world: Worl
     await us.start(30, {"host": "here"})
     await us.start(30, {"host": "here"})
     await others.start(0.6, {})
-    assert await us.renew(30)
+    assert await us.renew(30) is Standing.LIVING
     await expired(us, "others")
     assert [lease.incarnation for lease in await us.expired_leases()] == ["others"]
     assert await others.expired_leases() == []
@@ -1162,10 +1172,35 @@ async def test_a_living_lease_is_renewed_and_never_counts_as_run_out(world: Worl
 
 async def test_a_renewal_never_makes_a_lease(world: World) -> None:
     store = world.store("us")
-    assert not await store.renew(30)
+    assert await store.renew(30) is Standing.FENCED
     await store.start(30, {})
     await store.stop()
-    assert not await store.renew(30)
+    assert await store.renew(30) is Standing.FENCED
+
+
+async def test_who_was_asked_to_drain_reads_it_in_every_later_renewal(world: World) -> None:
+    us, other = world.store("us"), world.store("other")
+    await us.start(30, {})
+    await other.start(30, {})
+    await world.ask_to_drain("us")
+    assert [await us.renew(30) for _ in range(2)] == [Standing.DRAINING] * 2
+    assert await other.renew(30) is Standing.LIVING
+
+
+async def test_what_is_told_with_a_renewal_stands_beside_the_lease_until_something_else_is_told(world: World) -> None:
+    store = world.store("us")
+    await store.start(30, {"host": "here"})
+    told = {"running": 3, "starts": [{"priority": "normal", "tenant": "a.$b", "per_s": 0.5}], "text": "$$NOW"}
+    await store.renew(30, told)
+    first = await world.lease("us")
+    assert abs(first["told"].pop("at") - datetime.now(UTC)) < timedelta(seconds=10)
+    assert (first["told"], first["host"]) == (told, "here")
+    await store.renew(30)
+    assert (await world.lease("us"))["told"]["running"] == 3
+    await store.renew(30, {"running": 0})
+    last = (await world.lease("us"))["told"]
+    assert last.keys() == {"running", "at"}
+    assert (await world.lease("us"))["until"] > first["until"]
 
 
 async def test_a_late_fence_does_not_fence_the_living(world: World) -> None:
@@ -1173,9 +1208,9 @@ async def test_a_late_fence_does_not_fence_the_living(world: World) -> None:
     await slow.start(0.6, {})
     await slow.renew(0.01)
     lease = await expired(us, "slow")
-    assert await slow.renew(30)
+    assert await slow.renew(30) is Standing.LIVING
     assert not await us.fence(lease)
-    assert await slow.renew(30)
+    assert await slow.renew(30) is Standing.LIVING
 
 
 async def test_death_is_for_ever_and_declared_once(world: World) -> None:
@@ -1186,7 +1221,8 @@ async def test_death_is_for_ever_and_declared_once(world: World) -> None:
     lease = await expired(us, "slow")
     assert await us.fence(lease)
     assert not await us.fence(lease)
-    assert not await slow.renew(30)
+    assert await slow.renew(30, {"running": 1}) is Standing.FENCED
+    assert "told" not in await world.lease("slow")
     assert await us.expired_leases() == []
     with pytest.raises(StoreUnknownError):
         await slow.start(30, {})
@@ -1207,7 +1243,7 @@ async def test_a_fenced_worker_whose_lease_was_removed_stays_dead(world: World) 
     zombie = await dead(world, "zombie", us)
     await world.forget("zombie")
     await zombie.insert([job()])
-    assert not await zombie.renew(30)
+    assert await zombie.renew(30) is Standing.FENCED
     assert await us.sweep() == 1
     assert await zombie.finish([outcome()], "t") == [Fate.FENCED]
 
@@ -1283,7 +1319,7 @@ async def test_an_update_that_no_one_executed_is_sent_again_by_its_caller(mongo:
 
 VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "start": lambda store: store.start(0.3, {}),
-    "renew": lambda store: store.renew(0.3),
+    "renew": lambda store: store.renew(0.3, {"running": 0}),
     "expired_leases": lambda store: store.expired_leases(),
     "fence": lambda store: store.fence(Lease("x", NOW)),
     "sweep": lambda store: store.sweep(),

@@ -117,6 +117,19 @@ def test_a_worker_that_dies_is_replaced(up: Up) -> None:
         time.sleep(0.1)
 
 
+def test_a_worker_that_was_drained_is_not_replaced(up: Up) -> None:
+    (pid,) = up.stack["pids"]["workers"]
+    ended = up.run("drain", "--all", "--json")
+    assert [json.loads(line)["state"] for line in ended.stdout.splitlines()] == ["draining"]
+    give_up = time.monotonic() + 60
+    while up.stack["pids"]["workers"]:
+        assert up.stack["pids"]["workers"] == [pid]
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    assert b"no worker lives" in up.run("workers").stdout
+    assert up.process.poll() is None
+
+
 @pytest.mark.timeout(400)
 def test_the_demo_ends_by_itself_and_pays_for_nothing_twice(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}

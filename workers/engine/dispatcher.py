@@ -5,6 +5,7 @@ Some slots are kept for the first priority, because calls cannot be pre-empted. 
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -53,6 +54,7 @@ class Dispatcher:
         self._halts = hands.halts
         self._finisher = finisher
         self._telemetry = telemetry
+        self._started: Counter[tuple[str, str]] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._under_way: dict[str, Running] = {}
         self._stopping = False
@@ -65,6 +67,11 @@ class Dispatcher:
     def has_work(self) -> bool:
         """Whether jobs run here or wait for a slot."""
         return bool(self._tasks) or len(self._ready) > 0
+
+    def started(self) -> Counter[tuple[str, str]]:
+        """How many jobs of each priority and tenant have started since this was asked last."""
+        started, self._started = self._started, Counter()
+        return started
 
     async def run(self) -> None:
         """Start what may start until `stop`, then wait for what runs."""
@@ -114,6 +121,7 @@ class Dispatcher:
             if halt is not None:
                 self._leave(ready, _halted(ready, halt))
                 continue
+            self._started[ready.claim.priority, ready.claim.tenant] += 1
             self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
     async def _something_changed(self) -> None:

@@ -13,12 +13,15 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
 from broker.codec import Place
-from broker.kafka import RebalanceListener, consumer_options
+from broker.events import Events
+from broker.kafka import KafkaError, RebalanceListener, consumer_options
 from broker.settings import Settings
 from workers.engine.reader import LATEST_MS, Reader
 from workers.engine.record import Record
 
 STOP_S = 5.0
+HANDLING_S = 3.0
+"""How long stopping waits for the control record that is in hand."""
 
 
 class Revocation(RebalanceListener):  # type: ignore[misc]  # aiokafka publishes no types
@@ -56,9 +59,10 @@ class KafkaIn:
             allow_auto_create_topics=False,
             request_timeout_ms=request_timeout_ms,
             logger=None,
-            graceful_timeout=STOP_S,
+            graceful_timeout=HANDLING_S,
         )
         self._control = control
+        self._events = Events("worker.kafka")
         self._listeners = {priority.name: Revocation() for priority in settings.priorities}
         self._jobs = {
             priority.name: self._kafka.subscriber(
@@ -93,8 +97,8 @@ class KafkaIn:
         try:
             async with asyncio.timeout(STOP_S):
                 await self._kafka.stop()
-        except TimeoutError:
-            return  # the session's timeout does what we could not
+        except (TimeoutError, KafkaError, ExceptionGroup) as error:  # the session's timeout does what we could not
+            self._events.warning("kafka.not_left", reason=repr(error))
 
     async def _handle(self, message: KafkaMessage) -> None:
         """One at a time and in order, so that committing the position commits just what is durable."""

@@ -7,14 +7,16 @@ whose own renewals went through without a gap for a whole lease may declare a de
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from broker.events import Events
-from workers.stores.protocol import Store, StoreUnknownError
+from workers.stores.protocol import Standing, Store, StoreUnknownError
 
 AUDIT_EVERY = 3
 """The audit runs with every third look after the others."""
+TELL_EVERY = 3
+"""Every third renewal carries what is told beside the lease."""
 
 
 class FencedError(Exception):
@@ -45,10 +47,14 @@ class Leases:
         self._gap_s = lease_s - self._period_s - lease_s / 6  # a renewal has a sixth of the lease to be answered
         self._audit = audit
         self._clock = clock
+        self._tell: Callable[[], Mapping[str, Any]] = dict
+        self._renewals = itertools.count()
         self._last_good = -float("inf")
         self._unbroken_since = float("inf")
         self._events = Events("worker.leases")
         self.ticked_at = clock()
+        self.answered = True  # whether the last renewal was
+        self.drain_asked = asyncio.Event()  # this process is to finish what runs, and to end
 
     def healthy(self) -> bool:
         """Whether calls, takes, adoptions and claimed inserts may start: the last good renewal was sent less than 2/3 of a lease ago."""
@@ -65,12 +71,16 @@ class Leases:
         await self._store.start(self._lease_s, facts)
         self._good(sent)
 
-    async def run(self) -> None:
+    async def run(self, tell: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Renew for ever; look after the others beside it, because what takes long there must not cost us our own lease.
+
+        Args:
+            tell: What stands beside the lease, for whoever looks at workers.
 
         Raises:
             FencedError: We are dead to the others (in the group of the task that found it out).
         """
+        self._tell = tell
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_for_ever())
             await self._renew_for_ever()
@@ -90,12 +100,17 @@ class Leases:
     async def _renew(self) -> bool:
         sent = self._clock()
         try:
-            good = await self._store.renew(self._lease_s)
+            told = self._tell() if next(self._renewals) % TELL_EVERY == 0 else None
+            standing = await self._store.renew(self._lease_s, told)
         except StoreUnknownError as error:
+            self.answered = False
             self._events.warning("lease.renewal_unknown", reason=str(error))
             return False
-        if not good:
+        self.answered = True
+        if standing is Standing.FENCED:
             raise FencedError("another worker declared this one dead, or its lease is gone")
+        if standing is Standing.DRAINING:
+            self.drain_asked.set()
         self._good(sent)
         return True
 

@@ -34,9 +34,9 @@ class ReadyQueue:
     def __init__(self, settings: Settings) -> None:
         self._fair: FairQueue[Ready] = FairQueue({priority.name: priority.weight for priority in settings.priorities})
         self._deadline_s = {priority.name: priority.deadline_s for priority in settings.priorities}
-        self._last = settings.priorities[-1].name
         self._limit = settings.worker.ready
-        self.first = settings.priorities[0].name
+        self.priorities = [priority.name for priority in settings.priorities]
+        self.first = self.priorities[0]
         self._by_id: dict[str, Ready] = {}
         self.changed = asyncio.Event()  # a job came, or a slot is free: the dispatcher looks
         self.left = asyncio.Event()
@@ -104,7 +104,7 @@ class ReadyQueue:
 
     def _known(self, priority: str) -> str:
         """A priority that was taken out of the settings counts as the last one."""
-        return priority if priority in self._deadline_s else self._last
+        return priority if priority in self._deadline_s else self.priorities[-1]
 
     def _deadline(self, claim: Claim, parsed: Parsed) -> datetime:
         if parsed.job is not None and parsed.job.deadline is not None:

@@ -1,11 +1,11 @@
 """The store in memory: its lost answers, and the verbs of leases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from workers.stores.memory_documents import Job, MemoryDatabase
-from workers.stores.protocol import Lease, State, StoreUnknownError
+from workers.stores.protocol import Lease, Standing, State, StoreUnknownError
 
 
 class MemoryIncarnation:
@@ -37,22 +37,25 @@ class MemoryIncarnation:
         """Insert our lease."""
         end = self._begin("start")
         self.database.workers.setdefault(self.owner, dict(facts))
-        if not self._prolong(lease_s):
+        if self._prolong(lease_s) is Standing.FENCED:
             raise StoreUnknownError(f"the lease of {self.owner} was fenced before it began")
         end()
 
-    async def renew(self, lease_s: float) -> bool:
-        """Prolong our lease; False: we are fenced, or our lease is gone."""
+    async def renew(self, lease_s: float, told: Mapping[str, Any] | None = None) -> Standing:
+        """Prolong our lease and say how we stand; FENCED: nothing was written."""
         end = self._begin("renew")
-        good = self._prolong(lease_s)
+        standing = self._prolong(lease_s)
+        if told is not None and standing is not Standing.FENCED:
+            self.database.workers[self.owner]["told"] = {**told, "at": self.database.clock()}
         end()
-        return good
+        return standing
 
-    def _prolong(self, lease_s: float) -> bool:
+    def _prolong(self, lease_s: float) -> Standing:
         if self.database.dead(self.owner):
-            return False
-        self.database.workers[self.owner]["until"] = self.database.clock() + timedelta(seconds=lease_s)
-        return True
+            return Standing.FENCED
+        row = self.database.workers[self.owner]
+        row["until"] = self.database.clock() + timedelta(seconds=lease_s)
+        return Standing.DRAINING if "drain" in row else Standing.LIVING
 
     async def expired_leases(self) -> list[Lease]:
         """Leases of others, not fenced, that have run out."""

@@ -1,13 +1,15 @@
 """The verbs of leases: an incarnation's sign of life by the server's clock, and what becomes of the jobs of the dead."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from broker.mongo import Document, prepare
 from workers.stores.mongo_wire import Connection, answered
-from workers.stores.protocol import Lease, State, StoreUnknownError
+from workers.stores.protocol import Lease, Standing, State, StoreUnknownError
 
 _RENEWAL_S = (0.5, 5.0)
 _RENEWAL_SHARE = 6  # of the lease: with a period of a third, a gap is half of it
@@ -27,16 +29,26 @@ class LeaseVerbs(Connection):
         await prepare(self.database)
         with answered(self.timeout_s), suppress(DuplicateKeyError):  # an earlier try of ours, its answer lost
             await self.workers.insert_one({**facts, "_id": self.owner})
-        if not await self.renew(lease_s):
+        if await self.renew(lease_s) is Standing.FENCED:
             raise StoreUnknownError(f"the lease of {self.owner} was fenced before it began")
 
-    async def renew(self, lease_s: float) -> bool:
-        """Prolong our lease; False: we are fenced, or our lease is gone."""
+    async def renew(self, lease_s: float, told: Mapping[str, Any] | None = None) -> Standing:
+        """Prolong our lease and say how we stand; FENCED: nothing was written."""
         until = {"$dateAdd": {"startDate": "$$NOW", "unit": "millisecond", "amount": int(lease_s * 1_000)}}
+        changed: Document = {"until": until}
+        if told is not None:
+            changed["told"] = {"$mergeObjects": [{"$literal": dict(told)}, {"at": "$$NOW"}]}
         shortest, longest = _RENEWAL_S
         with answered(min(max(shortest, lease_s / _RENEWAL_SHARE), longest, self.timeout_s)):
-            result = await self.workers.update_one({"_id": self.owner, **_LIVING}, [{"$set": {"until": until}}])
-        return result.matched_count == 1
+            row = await self.workers.find_one_and_update(
+                {"_id": self.owner, **_LIVING},
+                [{"$set": changed}],
+                projection={"drain": 1},
+                return_document=ReturnDocument.AFTER,
+            )
+        if row is None:
+            return Standing.FENCED
+        return Standing.DRAINING if "drain" in row else Standing.LIVING
 
     async def expired_leases(self) -> list[Lease]:
         """Leases of others, not fenced, that the server's clock says have run out."""

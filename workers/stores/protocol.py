@@ -5,7 +5,7 @@ A write has three fates: answered; executed with the answer lost; executed later
 read as "no". Every write is acknowledged by a majority, and every read that decides is a majority read on the primary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -163,6 +163,14 @@ class Published(NamedTuple):
     replies_n: int
 
 
+class Standing(StrEnum):
+    """What an incarnation is in the eyes of the others."""
+
+    LIVING = "living"
+    DRAINING = "draining"  # somebody asked it to finish what runs and to end
+    FENCED = "fenced"  # declared dead, or its lease is gone
+
+
 @dataclass(slots=True, frozen=True)
 class Lease:
     """The sign of life of another incarnation that has run out."""
@@ -187,8 +195,11 @@ class Store(Protocol):
     async def start(self, lease_s: float, facts: dict[str, Any]) -> None:
         """Make indexes, insert our lease (host, version in `facts`) and set its end by the server's clock; claims may begin after it."""
 
-    async def renew(self, lease_s: float) -> bool:
-        """Prolong our lease; False: we are fenced, or our lease is gone. Never upserts. Its own timeout is at most 5 s."""
+    async def renew(self, lease_s: float, told: Mapping[str, Any] | None = None) -> Standing:
+        """Prolong our lease and say how we stand; FENCED: nothing was written. Never upserts. Its own timeout is at most 5 s.
+
+        What is `told` stands beside the lease from then on, with the server's time of its telling.
+        """
 
     async def expired_leases(self) -> list[Lease]:
         """Leases of others, not fenced, that the server's clock says have run out."""

@@ -115,6 +115,39 @@ def test_a_throttled_job_waits_as_long_as_the_provider_says() -> None:
     assert 29 < in_seconds(wait) <= 30 * 1.25
 
 
+def drains_after(*outcomes: Outcome) -> tuple[Bench, Any]:
+    """What becomes of a job whose worker is asked to drain while its first call is open."""
+    left = list(outcomes)
+
+    async def answer(_: Call) -> Outcome:
+        bench.leases.drain_asked.set()
+        return left.pop(0)
+
+    bench = Bench(answer)
+    return bench, run(bench.process())
+
+
+def test_a_call_that_is_open_when_a_drain_begins_is_answered() -> None:
+    _, end = drains_after(an_answer())
+    assert end.state == "succeeded"
+
+
+def test_a_job_that_would_be_tried_again_is_handed_back_by_a_worker_that_drains() -> None:
+    bench, wait = drains_after(an_error(500), an_answer())
+    assert isinstance(wait, Waiting)
+    assert (wait.why_waiting, wait.attempts, wait.nothing_sent) == ("handed_back", 1, True)
+    assert in_seconds(wait) <= 0
+    assert len(bench.transport.calls) == 1
+    assert bench.quota.holds[0].released
+
+
+def test_a_worker_that_drains_begins_no_call() -> None:
+    bench = Bench(one_after_another(an_answer()))
+    bench.leases.drain_asked.set()
+    wait = run(bench.process())
+    assert (wait.why_waiting, bench.transport.calls) == ("handed_back", [])
+
+
 def test_a_throttled_job_is_no_job_whose_outcome_is_unknown() -> None:
     _, wait = waiting(an_error(429, retry_after="30"), execution="at_most_once")
     assert wait.nothing_sent

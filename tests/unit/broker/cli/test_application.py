@@ -11,7 +11,20 @@ from broker.errors import AibrokerError, JobRefused, KafkaMissing, SettingsError
 from broker.local.errors import PortTaken
 
 CHAT = b'{"body": {"model": "m", "messages": [{"role": "user", "content": "hi"}]}}\n'
-COMMANDS = ("demo", "up", "submit", "status", "results", "usage", "doctor", "topics", "worker", "simulate")
+COMMANDS = (
+    "demo",
+    "up",
+    "submit",
+    "status",
+    "results",
+    "usage",
+    "doctor",
+    "topics",
+    "worker",
+    "workers",
+    "drain",
+    "simulate",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.builders import nothing_to_adopt
 from tests.virtual_time import BEGINNING, VirtualLoop, run
-from workers.engine.leases import AUDIT_EVERY, FencedError, Leases
+from workers.engine.leases import AUDIT_EVERY, TELL_EVERY, FencedError, Leases
 from workers.stores.memory import MemoryDatabase, MemoryStore
-from workers.stores.protocol import Address, Lease, NewJob, State, StoreUnknownError
+from workers.stores.protocol import Address, Lease, NewJob, Standing, State, StoreUnknownError
 
 LEASE_S = 30.0
 PERIOD_S = 10.0
@@ -56,10 +57,10 @@ class _Store(MemoryStore):
         yield
         await self.outages.reach(timeout_s)
 
-    async def renew(self, lease_s: float) -> bool:
+    async def renew(self, lease_s: float, told: Mapping[str, Any] | None = None) -> Standing:
         try:
             async with asyncio.timeout(RENEWAL_TIMEOUT_S), self._link(RENEWAL_TIMEOUT_S):
-                return await super().renew(lease_s)
+                return await super().renew(lease_s, told)
         except TimeoutError:
             raise StoreUnknownError("nobody answered") from None
 
@@ -89,7 +90,12 @@ class _World:
         self.database = MemoryDatabase(self.loop.now)
         self.store = MemoryStore(self.database, "us")
         self.audits: list[float] = []
+        self.told: list[float] = []
         self.leases = Leases(self.store, LEASE_S, self._audit, clock=self.loop.time)
+
+    def _tell(self) -> dict[str, Any]:
+        self.told.append(self.loop.time())
+        return {"n": len(self.told)}
 
     async def _audit(self, _: Callable[[], bool]) -> None:
         self.audits.append(self.loop.time())
@@ -97,7 +103,7 @@ class _World:
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
         await self.leases.start({"host": "here"})
-        task = self.loop.create_task(self.leases.run())
+        task = self.loop.create_task(self.leases.run(self._tell))
         try:
             yield
         finally:
@@ -216,6 +222,32 @@ def test_who_has_no_lease_any_more_ends() -> None:
         with pytest.raises(ExceptionGroup) as ended:
             await world.leases.run()
         assert ended.group_contains(FencedError)
+
+    run(life())
+
+
+def test_who_is_asked_to_drain_knows_it_with_the_next_renewal_and_keeps_its_lease() -> None:
+    async def life() -> None:
+        world = _World()
+        async with world.living():
+            await asyncio.sleep(1)
+            world.database.workers["us"]["drain"] = BEGINNING
+            assert not world.leases.drain_asked.is_set()
+            await asyncio.sleep(PERIOD_S)
+            assert world.leases.drain_asked.is_set()
+            await asyncio.sleep(10 * LEASE_S)
+            assert world.leases.healthy()
+
+    run(life())
+
+
+def test_every_third_renewal_tells_what_this_worker_does() -> None:
+    async def life() -> None:
+        world = _World()
+        async with world.living():
+            await asyncio.sleep(6 * TELL_EVERY * PERIOD_S + 1)
+            assert world.told == pytest.approx([turn * TELL_EVERY * PERIOD_S for turn in range(7)])
+            assert world.database.workers["us"]["told"]["n"] == 7
 
     run(life())
 
