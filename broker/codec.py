@@ -110,16 +110,9 @@ def decode(value: bytes | None, headers: Headers, place: Place) -> Decoded | Not
     if isinstance(who, NotAJob):
         return who
     reply_topic, reply_partition = _reply(raw)
-    return Decoded(
-        tenant=who[0],
-        job_id=who[1],
-        payload=payload,
-        digest=digest(raw),
-        reply_topic=reply_topic,
-        reply_partition=reply_partition,
-        trace=trace_of(named) if named else None,
-        parsed=_parse(raw, payload, place.timestamp),
-    )
+    trace = trace_of(named) if named else None
+    parsed = _parse(raw, payload, place.timestamp)
+    return Decoded(*who, payload, digest(raw), reply_topic, reply_partition, trace, parsed)
 
 
 def parse(payload: bytes, arrived_at: datetime) -> Parsed:

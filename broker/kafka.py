@@ -109,7 +109,7 @@ def producer(settings: Settings, *, linger_ms: int = 0) -> AIOKafkaProducer:
     return AIOKafkaProducer(**producer_options(settings, linger_ms=linger_ms))
 
 
-def consumer_options(settings: Settings, *, fetch_max_wait_ms: int = 200) -> dict[str, Any]:
+def consumer_options(settings: Settings, *, fetch_max_wait_ms: int = 500) -> dict[str, Any]:
     """Options of a consumer that gives bytes, commits nothing by itself and skips nothing; without topics and group."""
     session_ms = int(settings.session_timeout_s * 1000)
     return {

@@ -14,7 +14,7 @@ from workers.engine.ready import OUTPUT_WEIGHT, Ready
 from workers.outcome import Answered, Ended, Running
 from workers.providers.protocol import Answer, Tokens
 from workers.route import Target
-from workers.stores.protocol import Claim, Finish
+from workers.stores.protocol import Claim, Finish, Row
 
 _NOTHING_USED = Tokens()._asdict()
 _MILLISECOND = timedelta(milliseconds=1)
@@ -40,44 +40,46 @@ class Attempt(NamedTuple):
     answer: Answer | None = None
 
 
-def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: str) -> dict[str, Any]:
+def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: str) -> Row:
     """One row of the ledger, not billed yet."""
     claim, answer, tokens, now = running.ready.claim, attempt.answer, attempt.tokens, datetime.now(UTC)
-    return {
-        "_id": request_id(claim, attempt.n),
-        "at": now,
-        "recorded_at": now,
-        "tenant": claim.tenant,
-        "job_id": claim.job_id,
-        "generation": claim.generation,
-        "batch_id": claim.batch_id,
-        "priority": claim.priority,
-        "operation": running.operation,
-        "provider": target.provider,
-        "credential": target.credential,
-        "request_model": target.model,
-        "response_model": answer.response_model if answer else None,
-        "response_id": answer.response_id if answer else None,
-        "request_id": answer.request_id if answer else None,
-        "region": target.region,
-        "service_tier": (answer.service_tier if answer else None) or target.service_tier,
-        "outcome": attempt.outcome,
-        "finish_reasons": list(answer.finish_reasons) if answer else [],
-        "input_tokens": tokens.input_tokens,
-        "cache_read_input_tokens": tokens.cache_read_input_tokens,
-        "cache_creation_input_tokens": tokens.cache_creation_input_tokens,
-        "output_tokens": tokens.output_tokens,
-        "reasoning_output_tokens": tokens.reasoning_output_tokens,
-        "cost_usd": amount(attempt.cost, target.price.scale),
-        "price_id": target.price.id,
-        "billed": False,
-        "estimated": attempt.estimated,
-        "incarnation": incarnation,
-        "quota_day": attempt.quota_day,
-        "queued_ms": _milliseconds(claim.arrived_at, running.started_at),
-        "provider_ms": attempt.provider_ms,
-        "tags": dict(running.job.tags),
-    }
+    return Row(
+        {
+            "_id": request_id(claim, attempt.n),
+            "at": now,
+            "recorded_at": now,
+            "tenant": claim.tenant,
+            "job_id": claim.job_id,
+            "generation": claim.generation,
+            "batch_id": claim.batch_id,
+            "priority": claim.priority,
+            "operation": running.operation,
+            "provider": target.provider,
+            "credential": target.credential,
+            "request_model": target.model,
+            "response_model": answer.response_model if answer else None,
+            "response_id": answer.response_id if answer else None,
+            "request_id": answer.request_id if answer else None,
+            "region": target.region,
+            "service_tier": (answer.service_tier if answer else None) or target.service_tier,
+            "outcome": attempt.outcome,
+            "finish_reasons": list(answer.finish_reasons) if answer else [],
+            "input_tokens": tokens.input_tokens,
+            "cache_read_input_tokens": tokens.cache_read_input_tokens,
+            "cache_creation_input_tokens": tokens.cache_creation_input_tokens,
+            "output_tokens": tokens.output_tokens,
+            "reasoning_output_tokens": tokens.reasoning_output_tokens,
+            "cost_usd": amount(attempt.cost, target.price.scale),
+            "price_id": target.price.id,
+            "billed": False,
+            "estimated": attempt.estimated,
+            "incarnation": incarnation,
+            "quota_day": attempt.quota_day,
+            "queued_ms": _milliseconds(claim.arrived_at, running.started_at),
+            "provider_ms": attempt.provider_ms,
+            "tags": dict(running.job.tags),
+        }
+    )
 
 
 def request_id(claim: Claim, n: int) -> str:
@@ -87,7 +89,8 @@ def request_id(claim: Claim, n: int) -> str:
 
 def succeeded(running: Running, target: Target, answered: Answered) -> Finish:
     """The outcome of a job that was answered."""
-    row = {**answered.row, "billed": True}
+    row = answered.row
+    row["billed"] = True
     result = _result(running.ready, running, Status.SUCCEEDED, row=row)
     result["attempts"] += 1
     result["target"] = _target(target, answered.answer)

@@ -42,6 +42,7 @@ from workers.stores.protocol import (
     Lease,
     NewJob,
     Published,
+    Row,
     Standing,
     State,
     StoreUnknownError,
@@ -210,11 +211,11 @@ def outcome(id_: str = "acme/1", fence: int = 1, **changed: Any) -> Finish:  # n
     return replace(done, **changed)
 
 
-def row(id_: str = "uid/1/1.1", **changed: Any) -> Document:  # noqa: ANN401 fields
+def row(id_: str = "uid/1/1.1", **changed: Any) -> Row:  # noqa: ANN401 fields
     plain = {"tenant": "acme", "job_id": "1", "priority": "normal", "operation": "chat", "provider": "openai"}
     numbers = {"generation": 1, "cost_usd": Decimal128("0.0002076"), "input_tokens": 812}
     facts = {"at": NOW, "recorded_at": NOW, "billed": True, "estimated": False, "incarnation": "us"}
-    return {"_id": id_, **plain, **numbers, **facts, **changed}
+    return Row({"_id": id_, **plain, **numbers, **facts, **changed})
 
 
 async def take(store: ControlStore, *ids: str) -> list[Claim]:
@@ -633,6 +634,16 @@ async def test_a_row_that_is_there_already_is_done(world: World) -> None:
     assert await store.ledger([row("a"), row("b")]) == [Insertion.INSERTED] * 2
     assert await store.ledger([row("b"), row("c")]) == [Insertion.DUPLICATE, Insertion.INSERTED]
     assert await world.ledger() == {"a", "b", "c"}
+
+
+async def test_a_row_stays_as_it_was_with_its_job_and_one_made_of_it_is_another(world: World) -> None:
+    store, billed = world.store("us"), row("a")
+    assert await store.insert([job("acme/1")]) == [Insertion.INSERTED]
+    assert await store.finish([outcome(row=billed)], "t1") == [Fate.DONE]
+    [stored] = await store.unpublished(1, of_the_dead=False)
+    assert stored.row == billed
+    assert await store.ledger([{**billed, "billed": False, "untold": True}]) == [Insertion.INSERTED]
+    assert await store.untold(1, of_the_dead=False) == [{**billed, "billed": False}]
 
 
 async def test_rows_whose_answer_was_lost_are_written_again_without_harm(world: World) -> None:

@@ -178,12 +178,12 @@ def wait_statement(job: Waiting, owner: str) -> Document:
     }
 
 
-def finish_statement(job: Finish, owner: str, token: str) -> Document:
-    """The update that finishes a claimed job."""
+def finish_statement(job: Finish, owner: str, token: str, row: Mapping[str, Any] | None) -> Document:
+    """The update that finishes a claimed job, with its ledger row as it is stored."""
     changed: Document = {"state": job.state, "result": job.result, "outbox": token}
     gone: Document = {"token": 1}
-    if job.row is not None:
-        changed["row"] = job.row
+    if row is not None:
+        changed["row"] = row
     if not job.keep_payload:
         gone["payload"] = 1
     return {

@@ -7,7 +7,7 @@ from typing import Any
 from broker.mongo import Document
 from workers.stores import mongo_documents as documents
 from workers.stores.mongo_jobs import insertion
-from workers.stores.mongo_wire import Connection, answered, encode
+from workers.stores.mongo_wire import Connection, answered, encode, encoded_row
 from workers.stores.protocol import Fate, Finish, Insertion, Published, State, Unpublished
 
 
@@ -16,14 +16,12 @@ class FinishedVerbs(Connection):
 
     async def finish(self, jobs: Sequence[Finish], token: str) -> list[Fate]:
         """Finish claimed jobs by CAS on (owner, fence), outbox = token; one fate a job."""
-        return await self.compare_and_set(
-            jobs, lambda job: documents.finish_statement(job, self.owner, token), self._finished
-        )
+        return await self.compare_and_set(jobs, lambda job: self._finish_statement(job, token), self._finished)
 
     async def ledger(self, rows: Sequence[Mapping[str, Any]]) -> list[Insertion]:
         """Insert rows by their `_id`; DUPLICATE is done, too, and REFUSED what the ledger does not take."""
         outcomes = [Insertion.REFUSED] * len(rows)
-        encoded = [(index, encode(row)) for index, row in enumerate(rows)]
+        encoded = [(index, encoded_row(row)) for index, row in enumerate(rows)]
         sent = [(index, document) for index, document in encoded if document is not None]
         written = await self.write("insert", "usage", [document for _, document in sent])
         for place, (index, _) in enumerate(sent):
@@ -43,7 +41,7 @@ class FinishedVerbs(Connection):
     async def told(self, ids: Sequence[str]) -> None:
         """Take the mark of these rows away: their events are acknowledged."""
         statement = encode({"q": {"_id": {"$in": list(ids)}}, "u": {"$unset": {"untold": 1}}, "multi": True})
-        await self.write("update", "usage", [statement] if statement else [])
+        await self.write("update", "usage", [] if statement is None else [statement])
 
     async def unpublished(self, limit: int, *, of_the_dead: bool) -> list[Unpublished]:
         """Finished documents with an outbox: our own, or those of owners that are fenced or have no lease."""
@@ -63,12 +61,16 @@ class FinishedVerbs(Connection):
     async def published(self, done: Sequence[Published], expire_at: datetime) -> list[str]:
         """Clear outboxes and set `expire_at`; ids of those that have to be published again, because a reply address came."""
         statements = [encode(statement) for statement in documents.clear_statements(done, expire_at)]
-        written = await self.write("update", "jobs", [statement for statement in statements if statement])
+        written = await self.write("update", "jobs", [statement for statement in statements if statement is not None])
         if written.matched == len(done):
             return []
         found = await self.find({"_id": {"$in": [one.id for one in done]}}, {"outbox": 1})
         tokens = {document["_id"]: document.get("outbox") for document in found}
         return [one.id for one in done if tokens.get(one.id) == one.token]
+
+    def _finish_statement(self, job: Finish, token: str) -> Document:
+        row: Mapping[str, Any] | None = encoded_row(job.row) if job.row is not None else None
+        return documents.finish_statement(job, self.owner, token, job.row if row is None else row)
 
     def _finished(self, job: Finish, stored: Mapping[str, Any]) -> Fate:
         if not self.holds(stored, job.fence):

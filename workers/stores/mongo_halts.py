@@ -85,7 +85,7 @@ class HaltVerbs(ControlVerbs):
         query["_id"] = {"$in": [document["_id"] for document in found]}
         due: list[Document] = [{"$set": {"due_at": "$arrived_at", "why_waiting": "queued"}}, {"$unset": "wait_key"}]
         statement = encode({"q": query, "u": due, "multi": True})
-        return (await self.write("update", "jobs", [statement])).matched if statement else 0
+        return 0 if statement is None else (await self.write("update", "jobs", [statement])).matched
 
 
 def _halt(found: Mapping[str, Any]) -> Halt:

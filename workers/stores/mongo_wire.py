@@ -17,7 +17,7 @@ from pymongo.write_concern import WriteConcern
 
 from broker.mongo import Database, Document
 from workers.stores.mongo_documents import FATE_FIELDS
-from workers.stores.protocol import Fate, Finish, StoreUnknownError, Waiting
+from workers.stores.protocol import Fate, Finish, Row, StoreUnknownError, Waiting
 
 Job = TypeVar("Job", Waiting, Finish)
 
@@ -57,6 +57,16 @@ def encode(document: Mapping[str, Any]) -> RawBSONDocument | None:
     except (BSONError, OverflowError, UnicodeError, RecursionError):
         return None
     return RawBSONDocument(raw) if len(raw) <= MAX_DOCUMENT_BYTES else None
+
+
+def encoded_row(row: Mapping[str, Any]) -> RawBSONDocument | None:
+    """Encode a ledger row, once where it can remember that."""
+    stored: RawBSONDocument | None = getattr(row, "stored", None)
+    if stored is None:
+        stored = encode(row)
+        if isinstance(row, Row):
+            row.stored = stored
+    return stored
 
 
 @dataclass(slots=True)
@@ -140,7 +150,7 @@ class Connection:
     async def update_many(self, query: Document, update: Document) -> int:
         """One update of many jobs; return how many matched. The driver never sends it again."""
         statement = encode({"q": query, "u": update, "multi": True})
-        return (await self.write("update", "jobs", [statement])).matched if statement else 0
+        return 0 if statement is None else (await self.write("update", "jobs", [statement])).matched
 
     async def compare_and_set(
         self,

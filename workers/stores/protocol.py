@@ -126,6 +126,14 @@ class Waiting:
     last_failure: str | None = None  # None: what the document says stays
 
 
+class Row(dict[str, Any]):
+    """A ledger row. It is written twice, with its job and into the ledger: `stored` is where a store may keep how it writes it."""
+
+    __slots__ = ("stored",)
+
+    stored: Any
+
+
 @dataclass(slots=True)
 class Finish:
     """The frozen outcome of a claimed job."""
