@@ -10,6 +10,16 @@ from broker.local.mongod import Mongod
 from broker.local.processes import Children
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may take longest begins first, so that short tests fill the gaps where several processes share the work."""
+    items.sort(key=_patience_s, reverse=True)
+
+
+def _patience_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker is not None else 0.0
+
+
 class MongodWithFaults(Mongod):
     """A mongod that takes `configureFailPoint`, so that a test can lose an answer."""
 

@@ -97,16 +97,17 @@ _REASONED = re.compile(r"#\s*noqa: [A-Z]+\d+(?:, [A-Z]+\d+)* \S|#\s*type: ignore
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed file: its path from the root, its dotted name, its text."""
+    """A parsed file: its path from the root, its dotted name, its text, and every node of it."""
 
     path: str
     name: str
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
 
     def imports(self) -> Iterator[str]:
         """Full names of what is imported, wherever in the file: `a.b` and `a.b.c` for `from a.b import c`."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -116,23 +117,26 @@ class Module:
 
     def calls(self) -> Iterator[tuple[int, str]]:
         """Line and dotted name of everything that is called."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Call):
                 yield node.lineno, ast.unparse(node.func)
 
 
 @cache
+def parsed(path: Path) -> Module:
+    relative = path.relative_to(ROOT)
+    parts = relative.with_suffix("").parts
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    return Module(relative.as_posix(), name, text, tree, tuple(ast.walk(tree)))
+
+
+@cache
 def modules(*packages: str) -> tuple[Module, ...]:
-    paths = sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
-    found = []
-    for path in paths:
-        relative = path.relative_to(ROOT)
-        parts = relative.with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        text = path.read_text(encoding="utf-8")
-        found.append(Module(relative.as_posix(), name, text, ast.parse(text)))
+    found = tuple(parsed(path) for package in packages for path in sorted((ROOT / package).rglob("*.py")))
     assert found, f"there are no modules in {packages}"
-    return tuple(found)
+    return found
 
 
 def within(name: str, packages: set[str]) -> bool:
@@ -155,7 +159,7 @@ def raises_again(handler: ast.ExceptHandler) -> bool:
 
 def task_groups(module: Module) -> set[str]:
     """Names that an `async with asyncio.TaskGroup() as name` of this module binds."""
-    items = [item for node in ast.walk(module.tree) if isinstance(node, ast.AsyncWith) for item in node.items]
+    items = [item for node in module.nodes if isinstance(node, ast.AsyncWith) for item in node.items]
     return {
         ast.unparse(item.optional_vars)
         for item in items
@@ -190,7 +194,7 @@ def globals_of(module: Module) -> Iterator[tuple[int, str, ast.expr | None]]:
 
 def changed_constants(module: Module) -> Iterator[str]:
     """Places where something with a constant's name is changed."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         changed: list[ast.expr] = []
         if isinstance(node, ast.Global):
             yield f"{module.path}:{node.lineno}: global {', '.join(node.names)}"
@@ -256,7 +260,7 @@ def test_a_function_fits_on_a_screen() -> None:
     too_long = {
         f"{module.path}:{node.lineno} {node.name}": lines
         for module in modules(*PRODUCT)
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
     }
@@ -265,7 +269,7 @@ def test_a_function_fits_on_a_screen() -> None:
 
 def test_the_path_of_a_job_is_seen_at_a_glance() -> None:
     (pipeline,) = (module for module in modules("workers") if module.path == "workers/pipeline.py")
-    functions = [node for node in ast.walk(pipeline.tree) if isinstance(node, ast.AsyncFunctionDef)]
+    functions = [node for node in pipeline.nodes if isinstance(node, ast.AsyncFunctionDef)]
     (process,) = (node for node in functions if node.name == "process")
     body = process.body[1:] if ast.get_docstring(process) else process.body
     assert (body[-1].end_lineno or 0) - body[0].lineno + 1 <= PROCESS_LINES
@@ -289,9 +293,7 @@ def test_every_task_has_an_owner() -> None:
 
 
 def test_only_edges_catch_everything() -> None:
-    handlers = [
-        (m.path, node) for m in modules(*PRODUCT) for node in ast.walk(m.tree) if isinstance(node, ast.ExceptHandler)
-    ]
+    handlers = [(m.path, node) for m in modules(*PRODUCT) for node in m.nodes if isinstance(node, ast.ExceptHandler)]
     assert {path for path, node in handlers if broad(node) and not raises_again(node)} == CATCHES_ALL
 
 

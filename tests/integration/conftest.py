@@ -18,7 +18,18 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         yield running
 
 
+def new_prefix() -> str:
+    """What keeps topics, groups and a database apart from all others'."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
 @pytest.fixture
 def prefix() -> str:
-    """What keeps this test's topics, groups and database apart from all others'."""
-    return f"t{uuid.uuid4().hex[:10]}"
+    """The prefix of this test alone."""
+    return new_prefix()
+
+
+@pytest.fixture(scope="module")
+def shared_prefix() -> str:
+    """The prefix of this module's tests, which keep apart by the ids of their jobs: Kafka makes 70 partitions for a new one."""
+    return new_prefix()

@@ -27,6 +27,7 @@ class Deployment:
     services: Services
     environment: Mapping[str, str]
     settings: Settings
+    mongo: pymongo.MongoClient[dict[str, Any]]
 
     async def workers(self, count: int = 1, **extra: str) -> list[Child]:
         """Start workers, with more variables in their environment."""
@@ -46,13 +47,11 @@ class Deployment:
 
     def documents(self, query: Mapping[str, Any], collection: str = "jobs") -> list[dict[str, Any]]:
         """Find documents."""
-        with pymongo.MongoClient[dict[str, Any]](self.services.mongo) as client:
-            return list(client[self.services.database][collection].find(dict(query)))
+        return list(self.mongo[self.services.database][collection].find(dict(query)))
 
     def count(self, query: Mapping[str, Any], collection: str = "jobs") -> int:
         """Count documents."""
-        with pymongo.MongoClient[dict[str, Any]](self.services.mongo) as client:
-            return client[self.services.database][collection].count_documents(dict(query))
+        return self.mongo[self.services.database][collection].count_documents(dict(query))
 
     async def until(self, condition: Callable[[], bool | Awaitable[bool]], within_s: float = 30) -> None:
         """Wait for a condition that nothing announces; fail where it does not come."""
@@ -81,7 +80,10 @@ class Deployment:
     async def stop(self, *workers: Child) -> None:
         """Stop workers as an operator does; each has to end well."""
         await asyncio.gather(*(self.stack.stop_worker(worker) for worker in workers))
-        assert [worker.exit_code for worker in workers] == [0] * len(workers)
+        ended = {
+            worker.name: (worker.exit_code, worker.output()[-2_000:]) for worker in workers if worker.exit_code != 0
+        }
+        assert not ended, ended
 
 
 @asynccontextmanager
@@ -102,7 +104,8 @@ async def deployed(stack: Stack, prefix: str, behaviour: Mapping[str, Any] | Non
     await _behave(services.simulator, behaviour or {})
     before = set(stack.workers)
     try:
-        yield Deployment(stack, services, environment, settings)
+        with pymongo.MongoClient[dict[str, Any]](services.mongo) as client:  # connecting costs more than asking
+            yield Deployment(stack, services, environment, settings, client)
     finally:
         for worker in stack.workers:
             if worker not in before:

@@ -49,6 +49,14 @@ def deployment(environment: dict[str, str], capfdbinary: pytest.CaptureFixture[b
     return settings_of.load(environment)
 
 
+@pytest.fixture
+def collections(environment: dict[str, str]) -> Settings:
+    """The settings of that deployment with its collections alone: what is asked of documents needs none of Kafka's 70 partitions."""
+    settings = settings_of.load(environment)
+    in_database(settings, mongo.prepare)
+    return settings
+
+
 def in_database(deployment: Settings, work: Callable[[mongo.Database], Awaitable[Any]]) -> Any:  # noqa: ANN401 what the work gives
     async def opened() -> Any:  # noqa: ANN401 the same
         client = mongo.connect(deployment.mongo.get_secret_value())
@@ -155,12 +163,12 @@ def test_a_topic_that_is_missing_is_a_missing_service(
 
 
 def test_results_of_an_openai_file_are_in_openais_format(
-    deployment: Settings, environment: dict[str, str], tmp_path: Path
+    collections: Settings, environment: dict[str, str], tmp_path: Path
 ) -> None:
     good = {"id": "b1/request-1", "batch_id": "b1", "metadata": {"custom_id": "request-1"}, "body": BODY}
     bad = {**good, "id": "b1/request-2", "metadata": {"custom_id": "request-2"}}
     plant(
-        deployment,
+        collections,
         "jobs",
         finished(good, output={"id": "chatcmpl-1", "choices": []}),
         finished(bad, "failed", code="provider_error", message="it failed"),
@@ -177,14 +185,14 @@ def test_results_of_an_openai_file_are_in_openais_format(
 
 
 def test_what_did_not_succeed_can_be_written_as_it_was_and_is_another_batch(
-    deployment: Settings, environment: dict[str, str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    collections: Settings, environment: dict[str, str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     path, again = tmp_path / "jobs.jsonl", tmp_path / "again.jsonl"
     path.write_bytes(orjson.dumps(OPENAI) + b"\n")
     run(["submit", str(path), "--check", "--json"], environment)
     first = json.loads(capfdbinary.readouterr().out)["batch_id"]
     job = {"id": f"{first}/request-1", "batch_id": first, "metadata": {"custom_id": "request-1"}, "body": BODY}
-    plant(deployment, "jobs", finished(job, "failed", code="provider_error", message="it failed"))
+    plant(collections, "jobs", finished(job, "failed", code="provider_error", message="it failed"))
     assert run(["results", "--batch", first, "--status", "failed", "--as-input", "-o", str(again)], environment) == 0
     assert json.loads(again.read_bytes()) == OPENAI
     capfdbinary.readouterr()
@@ -193,11 +201,11 @@ def test_what_did_not_succeed_can_be_written_as_it_was_and_is_another_batch(
 
 
 def test_the_status_of_a_job_and_of_a_batch(
-    deployment: Settings, environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
+    collections: Settings, environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     job = {"id": "inv-7", "batch_id": "b1", "body": BODY}
     plant(
-        deployment,
+        collections,
         "jobs",
         finished(job, "expired", code="expired", message="it is over"),
         {**finished({**job, "id": "inv-8"}), "state": "waiting", "why_waiting": "quota", "due_at": NOW},
@@ -252,10 +260,10 @@ def row(number: int, tenant: str, cost: str, *, billed: bool = True) -> dict[str
 
 
 def test_usage_is_summed_to_the_last_digit(
-    deployment: Settings, environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
+    collections: Settings, environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     plant(
-        deployment,
+        collections,
         "usage",
         *(row(number, "acme", "0.0000001") for number in range(3)),
         row(3, "acme", "0.1", billed=False),

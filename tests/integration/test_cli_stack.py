@@ -1,8 +1,7 @@
-"""What the command starts: a deployment that serves a file from submit to results, and the demo, both leaving nothing behind."""
+"""What `aibroker up` starts: a deployment that serves a file from submit to results and leaves nothing behind."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -128,28 +127,3 @@ def test_a_worker_that_was_drained_is_not_replaced(up: Up) -> None:
         time.sleep(0.1)
     assert b"no worker lives" in up.run("workers").stdout
     assert up.process.poll() is None
-
-
-@pytest.mark.timeout(400)
-def test_the_demo_ends_by_itself_and_pays_for_nothing_twice(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    said = []
-    for _ in range(2):
-        ended = subprocess.run(
-            [PROGRAM, "demo", "--data", tmp_path / "demo"],
-            env=environment,
-            capture_output=True,
-            timeout=190,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
-        said.append(ended.stdout.decode())
-    assert "Nothing was paid for twice" not in said[0]
-    assert "Nothing was paid for twice" in said[1]
-    first, second = (re.search(r"([\d,]+) different jobs have ended", each) for each in said)
-    assert first
-    assert second
-    assert first[1] == second[1]
-    assert not [
-        process.pid for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(process.info["cmdline"])
-    ]

@@ -69,11 +69,15 @@ class Responder:
         await self.sending.put(Record(topic, orjson.dumps(result), key.encode(), headers, partition))
 
 
-@pytest.fixture
-async def settings(stack: Stack, prefix: str) -> Settings:
+async def deployment(stack: Stack, prefix: str) -> Settings:
     made = Settings(kafka=stack.addresses.kafka, prefix=prefix)
     await topics.ensure(made)
     return made
+
+
+@pytest.fixture
+async def settings(stack: Stack, shared_prefix: str) -> Settings:
+    return await deployment(stack, shared_prefix)
 
 
 @pytest.fixture
@@ -89,7 +93,9 @@ async def answering(settings: Settings) -> AsyncIterator[Responder]:
     counts = await kafka.partition_counts(settings)
     await reader.start()
     before = settings.topic("")
-    reader.assign([kafka.TopicPartition(t, n) for t in names for n in range(counts[t.removeprefix(before)])])
+    places = [kafka.TopicPartition(t, n) for t in names for n in range(counts[t.removeprefix(before)])]
+    reader.assign(places)
+    await reader.seek_to_end(*places)  # what is there belongs to other tests
     async with Sending(settings) as sending:
         one = Responder(settings, sending)
 
@@ -288,7 +294,8 @@ async def test_no_kafka_is_one_sentence() -> None:
             pass
 
 
-async def test_the_backlog_counts_what_no_group_has_committed(settings: Settings) -> None:
+async def test_the_backlog_counts_what_no_group_has_committed(stack: Stack, prefix: str) -> None:
+    settings = await deployment(stack, prefix)
     async with Client(settings) as client:
         await client.send_many([job() for _ in range(5)], priority="batch")
     assert await kafka.backlog(settings) == {"interactive": 0, "normal": 0, "batch": 5}

@@ -45,7 +45,8 @@ async def test_a_line_of_the_console_producer_comes_back_on_results(stack: Stack
         await deployment.stop(worker)
 
         history = await read_history(deployment.services)
-        [event] = history.events
+        event, *again = history.events
+        assert {one.value for one in again} <= {event.value}
         assert event.topic == "results"
         assert event.content["status"] == "succeeded"
         assert event.content["output"]["choices"][0]["message"]["content"]
@@ -59,7 +60,7 @@ async def test_the_same_id_twice_is_one_document_and_one_call(stack: Stack, pref
         [worker] = await deployment.workers()
         await console_producer(deployment, line, line)
         assert await until_ended(deployment.services, 30)
-        await console_producer(deployment, line)
+        await deployment.send([line.encode()])
         assert await until_ended(deployment.services, 30)
         await deployment.stop(worker)
 
@@ -103,8 +104,10 @@ async def test_a_cancel_ends_running_queued_and_unarrived_jobs(stack: Stack, pre
         async with Client(kafka=deployment.services.kafka, prefix=prefix) as client:
             await client.cancel("not-yet", "was a mistake")
             await deployment.until_count(1, {"_id": "default/not-yet", "state": "announced"})
-            handles = [await client.submit(chat(name)) for name in ("running", "behind", "queued", "not-yet")]
+            handles = [await client.submit(chat(name)) for name in ("running", "beside")]
             await deployment.until(lambda: len(deployment.calls()) == 2)
+            handles += [await client.submit(chat(name)) for name in ("queued", "not-yet")]
+            await deployment.until_count(1, {"_id": "default/queued"})
             await handles[2].cancel("changed my mind")
             await deployment.until_count(1, {"_id": "default/queued", "cancel": {"$exists": True}})
             for handle in handles[:2]:
@@ -186,7 +189,8 @@ async def test_results_ledger_and_invoice_agree_to_the_last_digit(stack: Stack, 
         assert {name: problems for name, problems in check(history).items() if problems} == {}
         billed = sum((row["cost_usd"].to_decimal() for row in history.ledger if row["billed"]), Decimal(0))
         invoiced = sum((Decimal(call["cost"]) for call in deployment.calls()), Decimal(0))
-        told = sum((Decimal(event.content["cost_usd"]) for event in history.events), Decimal(0))
-        assert billed == invoiced == told > 0
+        # An event may come twice; the checker has seen that its content is the same.
+        told = {event.header("ce_id"): Decimal(event.content["cost_usd"]) for event in history.events}
+        assert billed == invoiced == sum(told.values()) > 0
         assert Counter(row["estimated"] for row in history.ledger) == {False: len(history.ledger)}
         assert len(history.ledger) == deployment.count({"state": "succeeded"}) > 9_000

@@ -155,21 +155,6 @@ async def test_kafkas_own_console_producer_reaches_it(stack: Stack, prefix: str)
     assert (record.value, record.key, record.headers) == (b'{"body": {}}', None, ())
 
 
-async def test_servers_that_were_killed_come_back_on_their_ports(stack: Stack) -> None:
-    for server in (stack.kafka, stack.mongod):
-        assert server is not None
-        assert server.child is not None
-        url, killed = server.url, server.child
-        killed.kill()
-        assert await killed.ended(10)
-        await stack.restart(server)
-        assert server.url == url
-        assert server.child.pid != killed.pid
-        assert server.child.pid in addresses(stack.folder)["pids"].values()
-    assert await readiness.group_can_join(stack.kafka_url)
-    await readiness.check_mongo(stack.mongo_url)
-
-
 async def test_a_suspended_server_answers_again_when_it_is_resumed(stack: Stack) -> None:
     assert stack.kafka is not None
     assert stack.kafka.child is not None

@@ -1,10 +1,15 @@
-"""An outage of MongoDB or Kafka alone repeats no call, and work resumes by itself."""
+"""Servers that stop or are killed: an outage of MongoDB or Kafka alone repeats no call, and work resumes by itself.
+
+A Kafka takes the longer to come back the more topics it has. What restarts it belongs here, because this module is among the first to run.
+"""
 
 import asyncio
+import json
 from collections import Counter
 
 import pytest
 
+from broker.local import readiness
 from broker.local.stack import Stack
 from tests.faults.waiting import until_ended
 from tests.integration.deployment import chat, deployed
@@ -45,3 +50,18 @@ async def test_kafka_is_away_and_no_call_is_repeated(stack: Stack, prefix: str) 
         await deployment.stop(*workers)
 
         assert Counter(call["outcome"] for call in deployment.calls()) == {"answered": 500}
+
+
+async def test_servers_that_were_killed_come_back_on_their_ports(stack: Stack) -> None:
+    for server in (stack.kafka, stack.mongod):
+        assert server is not None
+        assert server.child is not None
+        url, killed = server.url, server.child
+        killed.kill()
+        assert await killed.ended(10)
+        await stack.restart(server)
+        assert server.url == url
+        assert server.child.pid != killed.pid
+        assert server.child.pid in json.loads((stack.folder / "stack.json").read_text())["pids"].values()
+    assert await readiness.group_can_join(stack.kafka_url)
+    await readiness.check_mongo(stack.mongo_url)

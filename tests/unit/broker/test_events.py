@@ -97,7 +97,7 @@ def test_an_error_carries_its_traceback_in_one_line(stream: io.StringIO) -> None
         "\ud800",
         {"deep": 2**70},
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_whatever_a_field_holds_the_line_is_written(
     stream: io.StringIO, value: object, capsys: pytest.CaptureFixture[str]
