@@ -46,6 +46,7 @@ __all__ = [
     "check",
     "consumer",
     "consumer_options",
+    "heartbeat_s",
     "murmur2",
     "partition_counts",
     "producer",
@@ -109,6 +110,11 @@ def producer(settings: Settings, *, linger_ms: int = 0) -> AIOKafkaProducer:
     return AIOKafkaProducer(**producer_options(settings, linger_ms=linger_ms))
 
 
+def heartbeat_s(settings: Settings) -> float:
+    """Seconds between two heartbeats of a member of a group."""
+    return min(5.0, settings.session_timeout_s / 3)
+
+
 def consumer_options(settings: Settings, *, fetch_max_wait_ms: int = 500) -> dict[str, Any]:
     """Options of a consumer that gives bytes, commits nothing by itself and skips nothing; without topics and group."""
     session_ms = int(settings.session_timeout_s * 1000)
@@ -120,7 +126,7 @@ def consumer_options(settings: Settings, *, fetch_max_wait_ms: int = 500) -> dic
         "fetch_max_wait_ms": fetch_max_wait_ms,
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
         "session_timeout_ms": session_ms,
-        "heartbeat_interval_ms": min(5_000, session_ms // 3),
+        "heartbeat_interval_ms": int(heartbeat_s(settings) * 1000),
         "rebalance_timeout_ms": _REBALANCE_MS,
         "max_poll_interval_ms": _MAX_POLL_MS,
         # a join waits until a member that died is given up: the request must not time out before

@@ -118,6 +118,13 @@ class Telemetry(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Health(Section):
+    """Where a worker answers who asks whether it lives and is ready; nowhere where no port is set."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+
+
 def _priorities() -> tuple[Priority, ...]:
     return (
         Priority(name="interactive", weight=8, deadline_s=600),
@@ -146,6 +153,7 @@ class Settings(Section):
     prices: tuple[Price, ...] = ()
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
+    health: Health = Health()
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "Settings":
@@ -256,7 +264,7 @@ def _place(variable: str) -> tuple[str, ...] | None:
     raise SettingsError(f"{variable}: there is no such setting; deploy/settings.yaml lists all")
 
 
-_SECTIONS: dict[str, type[Section]] = {"worker": Worker, "guards": Guards, "telemetry": Telemetry}
+_SECTIONS: dict[str, type[Section]] = {"worker": Worker, "guards": Guards, "telemetry": Telemetry, "health": Health}
 
 
 def _sentences(

@@ -53,6 +53,7 @@ DOORS: Mapping[str, set[str]] = MappingProxyType(
         "rich": {"broker/cli/*"},
         "typer": {"broker/cli/*"},
         "yaml": {"broker/settings.py", "broker/topics.py", "broker/local/simulator/behaviour.py"},
+        "uvicorn": {"workers/engine/health_server.py"},
         "uvloop": {"workers/__main__.py", "workers/app.py", "broker/local/simulator/__main__.py"},
     }
 )

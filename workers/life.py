@@ -5,7 +5,8 @@ import gc
 import os
 import platform
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +21,8 @@ from workers.engine.control import Controller
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.finisher import Finisher
 from workers.engine.halts import Halting
+from workers.engine.health import Health, Phase
+from workers.engine.health_server import serving
 from workers.engine.kafka_in import KafkaIn
 from workers.engine.leases import Leases
 from workers.engine.loop_lag import LoopLag
@@ -55,14 +58,20 @@ class Parts:
     pressure: Pressure
     lag: LoopLag
     activity: Activity
+    phase: Phase = Phase.STARTING
+    since: float = 0.0
 
-    def ticks(self, *, working: bool) -> Mapping[str, float]:
-        """When each loop ticked last; a worker that is ending takes and starts nothing, however long its calls last."""
+    def enter(self, phase: Phase) -> None:
+        """Begin a part of this worker's life."""
+        self.phase, self.since = phase, time.monotonic()
+
+    def ticks(self) -> Mapping[str, float]:
+        """When each loop ticked last, or was first expected to: some begin when the groups are joined, and end before the last calls do."""
         loops: dict[str, Any] = {"publisher": self.publisher, "leases": self.leases, "quota": self.tender}
-        if working:
+        if self.phase is Phase.WORKING:
             loops |= {"taker": self.taker, "dispatcher": self.dispatcher}
             loops |= {"control": self.controller, "halts": self.halting, "batches": self.batches}
-        return {name: loop.ticked_at for name, loop in loops.items()}
+        return {name: max(loop.ticked_at, self.since) for name, loop in loops.items()}
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,12 +92,16 @@ async def run(parts: Parts, events: Events) -> None:
         MongoMissing: The lease could not be taken.
         FencedError: Another worker declared this one dead.
     """
-    with _signals() as hurry:
-        await _take_lease(parts)
+    settings, watchdog = parts.settings, Watchdog(parts.settings.worker.watchdog_s, parts.lag, parts.ticks)
+    with _signals() as hurry, serving(settings.health, _health(parts, watchdog)) as address:
+        await _take_lease(parts, address)
         await parts.halting.begin()
         async with asyncio.TaskGroup() as group:
             drained, hurried = (group.create_task(event.wait()) for event in (parts.leases.drain_asked, hurry))
-            lasting = [group.create_task(work) for work in _lasting(parts, working=lambda: not _told(drained, hurried))]
+            lasting = [
+                group.create_task(part.run()) for part in (parts.finisher, parts.publisher, parts.tender, watchdog)
+            ]
+            lasting.append(group.create_task(parts.leases.run(parts.activity.told)))
             await parts.kafka_in.start()
             taking = [group.create_task(part.run()) for part in (parts.taker, parts.pressure)]
             watching = (parts.controller, parts.halting, parts.batches)
@@ -96,9 +109,11 @@ async def run(parts: Parts, events: Events) -> None:
             reading = [group.create_task(reader.run(parts.kafka_in.attach(reader))) for reader in parts.readers]
             dispatching = group.create_task(parts.dispatcher.run())
             _tune_collector()
-            events.info("worker.ready", incarnation=parts.store.owner, slots=parts.settings.worker.slots)
+            parts.enter(Phase.WORKING)
+            events.info("worker.ready", incarnation=parts.store.owner, slots=settings.worker.slots, health=address)
             await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
-            events.info("worker.stopping", running=len(parts.dispatcher), drain=drained.done())
+            parts.enter(Phase.STOPPING if hurried.done() else Phase.DRAINING)
+            events.info("worker.stopping", running=len(parts.dispatcher), phase=parts.phase)
             await _stop(parts, _Work(reading, taking, controlling, dispatching, hurried))
             for task in (*lasting, drained, hurried):
                 task.cancel()
@@ -106,21 +121,22 @@ async def run(parts: Parts, events: Events) -> None:
     events.info("worker.stopped")
 
 
-def _told(*tasks: "asyncio.Task[bool]") -> bool:
-    """Whether this worker was told to end."""
-    return any(task.done() for task in tasks)
+def _health(parts: Parts, watchdog: Watchdog) -> Health:
+    return Health(
+        parts.settings,
+        parts.store.owner,
+        leases=parts.leases,
+        readers=parts.readers,
+        lag=parts.lag,
+        stuck=watchdog.stuck,
+        phase=lambda: parts.phase,
+    )
 
 
-def _lasting(parts: Parts, working: Callable[[], bool]) -> list[Coroutine[Any, Any, None]]:
-    """What runs from the lease to the last outcome."""
-    watchdog = Watchdog(parts.settings.worker.watchdog_s, parts.lag, lambda: parts.ticks(working=working()))
-    others = [part.run() for part in (parts.finisher, parts.publisher, parts.tender, watchdog)]
-    return [parts.leases.run(parts.activity.told), *others]
-
-
-async def _take_lease(parts: Parts) -> None:
+async def _take_lease(parts: Parts, health: str | None) -> None:
+    facts = {"host": platform.node(), "pid": os.getpid(), "version": version("aibroker"), "health": health}
     try:
-        await parts.leases.start({"host": platform.node(), "pid": os.getpid(), "version": version("aibroker")})
+        await parts.leases.start(facts)
     except StoreUnknownError as error:
         raise MongoMissing(
             f"MongoDB did not take this worker's lease in time ({error}): start the worker again"

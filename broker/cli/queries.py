@@ -158,7 +158,17 @@ _FENCED_SHOWN = 20
 def workers() -> list[Document]:
     """Every incarnation that is not fenced and the last of those that are, by what the server's clock says of their leases."""
     lease_s = {"$divide": [{"$subtract": ["$until", "$$NOW"]}, 1000]}
-    shown = {"host": 1, "pid": 1, "version": 1, "until": 1, "drain": 1, "fenced": 1, "told": 1, "lease_s": lease_s}
+    shown = {
+        "host": 1,
+        "pid": 1,
+        "version": 1,
+        "until": 1,
+        "drain": 1,
+        "fenced": 1,
+        "told": 1,
+        "health": 1,
+        "lease_s": lease_s,
+    }
     fenced = [
         {"$match": {"fenced": True}},
         {"$sort": {"until": -1}},

@@ -111,6 +111,7 @@ def worker_row(found: Mapping[str, Any], claimed: int) -> dict[str, Any]:
         "running": told.get("running"),
         "claimed": claimed,
         "told_at": told.get("at"),
+        "health": found.get("health"),
     }
 
 

@@ -61,7 +61,7 @@ async def test_a_drained_worker_ends_its_calls_hands_back_the_rest_and_lets_othe
         assert all(0 < row["lease_s"] <= 6 and row["host"] and row["pid"] for row in listed)
 
         await deployment.until(lambda: bool(events(drained, "worker.stopping")))
-        assert events(drained, "worker.stopping")[0]["drain"] is True
+        assert events(drained, "worker.stopping")[0]["phase"] == "draining"
         await deployment.send([chat(f"q{number}") for number in range(40)])
         await deployment.until_count(40, {"job_id": {"$regex": "^q"}, "state": "succeeded"}, 12)
         assert drained.running

@@ -36,6 +36,9 @@ class Consumer(Protocol):
     def highwater(self, partition: object) -> int | None:
         """The end of a partition, as the last fetch knew it."""
 
+    def last_poll_timestamp(self, partition: object) -> int | None:
+        """When the last answer to a fetch of a partition came, in milliseconds of the wall clock."""
+
     def paused(self) -> Any: ...  # noqa: ANN401, D102 aiokafka's
 
 
@@ -65,12 +68,13 @@ class Reader:
         self._held = False
         self._events = Events("worker.reader")
         self.ticked_at = time.monotonic()
+        self.heard_at = time.monotonic()  # when Kafka was last known to answer
 
     async def run(self, consumer: Consumer) -> None:
         """Read from a started consumer until `stop`."""
         self._consumer = consumer
         async with asyncio.TaskGroup() as group:
-            committing = group.create_task(self._commit_for_ever())
+            committing = group.create_task(self._commit_for_ever(consumer))
             while not self._stopping:
                 self.ticked_at = time.monotonic()
                 batch = await self._poll(consumer)
@@ -148,10 +152,18 @@ class Reader:
         finally:
             self._room.release()
 
-    async def _commit_for_ever(self) -> None:
+    async def _commit_for_ever(self, consumer: Consumer) -> None:
         while True:
             await asyncio.sleep(COMMIT_S)
+            self._listen(consumer)
             await self.commit()
+
+    def _listen(self, consumer: Consumer) -> None:
+        """Note when Kafka answered last; who fetches nothing hears nothing, and misses nothing."""
+        fetched = set(consumer.assignment()) - set(consumer.paused())
+        answers = [consumer.last_poll_timestamp(tp) or 0 for tp in fetched]
+        silent_s = max(time.time() - max(answers) / 1000, 0.0) if answers else 0.0
+        self.heard_at = max(self.heard_at, time.monotonic() - silent_s)
 
     def _record(self, raw: Any) -> Record:  # noqa: ANN401 aiokafka publishes no types
         timestamp = datetime.fromtimestamp(min(max(raw.timestamp, 0), LATEST_MS) / 1000, UTC)

@@ -1,26 +1,47 @@
 """What is watched of a worker's life."""
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from workers.engine.health import Phase
 from workers.life import Parts
 
-LOOPS = ("publisher", "leases", "tender", "taker", "dispatcher", "controller", "halting", "batches")
+LASTING = {"publisher", "leases", "quota"}
+WORKING = {"taker", "dispatcher", "control", "halts", "batches"}
 
 
-def ticks(*, working: bool) -> set[str]:
-    parts: dict[str, Any] = {name: SimpleNamespace(ticked_at=1.0) for name in LOOPS}
-    return set(Parts.ticks(cast("Parts", SimpleNamespace(**parts)), working=working))
+def parts(ticked_at: float) -> Parts:
+    """A worker's parts of which only the ticks matter."""
+    loops = ("publisher", "leases", "tender", "taker", "dispatcher", "controller", "halting", "batches")
+    named: dict[str, Any] = {name: SimpleNamespace(ticked_at=ticked_at) for name in loops}
+    others = dict.fromkeys(set(Parts.__dataclass_fields__) - set(loops) - {"phase", "since"})
+    return Parts(**named, **cast("dict[str, Any]", others))
 
 
 @pytest.mark.parametrize(
-    ("working", "watched"),
+    ("phase", "watched"),
     [
-        (True, {"publisher", "leases", "quota", "taker", "dispatcher", "control", "halts", "batches"}),
-        (False, {"publisher", "leases", "quota"}),
+        (Phase.STARTING, LASTING),
+        (Phase.WORKING, LASTING | WORKING),
+        (Phase.DRAINING, LASTING),
+        (Phase.STOPPING, LASTING),
     ],
 )
-def test_loops_that_end_before_the_last_call_are_not_watched_while_it_lasts(working: bool, watched: set[str]) -> None:
-    assert ticks(working=working) == watched
+def test_loops_are_watched_while_they_run_not_while_groups_are_joined_or_last_calls_last(
+    phase: Phase, watched: set[str]
+) -> None:
+    made = parts(ticked_at=1.0)
+    made.enter(phase)
+    assert made.ticks().keys() == watched
+
+
+def test_a_loop_is_expected_to_tick_from_the_moment_on_in_which_it_begins() -> None:
+    begun = time.monotonic()
+    made = parts(ticked_at=begun - 1_000)
+    made.enter(Phase.WORKING)
+    assert min(made.ticks().values()) >= begun
+    made.taker.ticked_at = begun + 1_000
+    assert made.ticks()["taker"] == begun + 1_000
