@@ -8,6 +8,7 @@
     │   ├── MongoMissing         mongo_missing
     │   └── TopicMissing         topic_missing
     ├── JobRefused               the job's own code     no retry      (the client saw it before sending)
+    ├── ControlRefused           the control's own code no retry      (what was asked for cannot be done)
     ├── ResultTimeout            result_timeout         retry         (the job goes on)
     ├── ResultLost               result_lost            retry         (the reply was not kept; ask again by id)
     ├── ClientClosed             client_closed          no retry
@@ -64,6 +65,14 @@ class TopicMissing(ServiceMissing):
 
 class JobRefused(AibrokerError):
     """The job cannot be sent as it is: the code is that of the result which it would get."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ControlRefused(AibrokerError):
+    """What was asked of a job or a batch cannot be done; the code is that of the dead letter which the message would become."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

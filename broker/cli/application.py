@@ -11,10 +11,25 @@ from typing import Annotated
 
 import typer
 
+from broker.cli import (
+    cancel,
+    dead,
+    doctor,
+    pause,
+    rerun,
+    results,
+    simulate,
+    status,
+    submit,
+    topics,
+    up,
+    usage,
+    worker,
+    workers,
+)
 from broker.cli import demo as demonstration
-from broker.cli import doctor, results, simulate, status, submit, topics, up, usage, worker, workers
 from broker.cli.invocation import Invocation
-from broker.errors import AibrokerError, JobRefused, ServiceMissing, SettingsError, UsageError
+from broker.errors import AibrokerError, ControlRefused, JobRefused, ServiceMissing, SettingsError, UsageError
 from broker.local.errors import LocalError
 
 DONE = 0
@@ -49,6 +64,11 @@ def application() -> typer.Typer:
     app.command("status", rich_help_panel=working)(status.status)
     app.command("results", rich_help_panel=working)(results.results)
     app.command("usage", rich_help_panel=working)(usage.usage)
+    app.command("cancel", rich_help_panel=working)(cancel.cancel)
+    app.command("rerun", rich_help_panel=working)(rerun.rerun)
+    app.command("pause", rich_help_panel=running)(pause.pause)
+    app.command("resume", rich_help_panel=running)(pause.resume)
+    app.add_typer(dead.dead(), name="dead", rich_help_panel=running)
     app.command("doctor", rich_help_panel=running)(doctor.doctor)
     app.command("topics", rich_help_panel=running)(topics.topics)
     app.command("worker", rich_help_panel=running)(worker.worker)
@@ -124,7 +144,7 @@ def sentence(error: Exception) -> str:
 
 def exit_code(error: Exception) -> int:
     """The exit code that an error ends the command with."""
-    if isinstance(error, SettingsError | UsageError | JobRefused):
+    if isinstance(error, SettingsError | UsageError | JobRefused | ControlRefused):
         return WRONG_USE
     if isinstance(error, ServiceMissing | LocalError | OSError):
         return SERVICE_MISSING

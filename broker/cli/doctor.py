@@ -12,6 +12,7 @@ import typer
 from broker import kafka, mongo, settings, topics
 from broker.cli import database, queries, screen
 from broker.cli.invocation import DataOption, Invocation, JsonOption
+from broker.cli.status import halted
 from broker.errors import AibrokerError, ServiceMissing, SettingsError
 from broker.mongo_layout import INDEXES
 from broker.settings import Provider, Settings
@@ -134,6 +135,8 @@ async def _of_mongo(of: Settings) -> AsyncIterator[Finding]:
             yield await _collections(opened)
             async for finding in _waiting(opened):
                 yield finding
+            async for finding in _paused(opened):
+                yield finding
             yield await _workers(opened)
     except AibrokerError as error:
         yield Finding("MongoDB", "missing", str(error))
@@ -182,6 +185,13 @@ async def _waiting(opened: mongo.Database) -> AsyncIterator[Finding]:
             remedy=remedy,
             numbers={"priority": priority, "reason": reason, "jobs": entry["jobs"]},
         )
+
+
+async def _paused(opened: mongo.Database) -> AsyncIterator[Finding]:
+    """What an operator has paused, and may have forgotten."""
+    async for halt in opened["halts"].find({"kind": "paused"}).sort("_id"):
+        scope = {"*": "everything"}.get(halt["_id"], halt["_id"])
+        yield Finding("paused", "warning", f"{scope}, since {screen.cell(halt['at'])}", remedy=halted(halt))
 
 
 _REMEDIES = {

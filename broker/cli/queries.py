@@ -188,6 +188,12 @@ def drain(incarnations: Sequence[str]) -> tuple[Document, Document]:
     return {"_id": {"$in": list(incarnations)}, "fenced": {"$exists": False}}, {"$currentDate": {"drain": True}}
 
 
+def halts(tenant: str, batch: str | None) -> Document:
+    """What keeps jobs of a tenant, or of one of its batches, from running."""
+    scopes = ["*", tenant] if batch is None else ["*", tenant, f"{tenant}/{batch}"]
+    return {"_id": {"$in": scopes}, "kind": {"$exists": True}}
+
+
 def live_workers() -> list[Document]:
     """The leases that the server's clock says run."""
     return [

@@ -1,6 +1,7 @@
 """`aibroker status`: where a job or a batch is, and why it is not further."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +24,11 @@ _REASONS = {
     "lease": "its worker is not sure that it is alive to the others; it or another one takes it again",
     "taken_over": "its worker died; another one takes it",
     "handed_back": "its worker was stopped; another one takes it",
+    "rerun": "it runs again",
+    "paused": "it is paused",
 }
+_NEVER = 9999
+"""The year in which a job is due that waits for its batch to be resumed."""
 
 
 def status(
@@ -79,21 +84,24 @@ async def _job(opened: mongo.Database, tenant: str, job: str) -> dict[str, Any]:
         raise UsageError(
             f"the tenant {tenant} has no job {job}; it may not have been read yet (`aibroker doctor` shows the lag), or its time of keeping is over"
         )
-    return job_status(found)
+    halts = await opened["halts"].find(queries.halts(tenant, found.get("batch_id"))).to_list(None)
+    return job_status(found, [halt for halt in halts if halt["kind"] == "paused"])
 
 
-def job_status(document: dict[str, Any]) -> dict[str, Any]:
-    """What is told about a job, in stable keys; None where nothing is to be said."""
+def job_status(document: dict[str, Any], paused: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What is told about a job under these pauses, in stable keys; None where nothing is to be said."""
     result = document.get("result") or {}
     why = document.get("why_waiting") if document["state"] == "waiting" else None
+    why = "paused" if why and paused else why
+    due_at = document.get("due_at") if why else None
     tenant, _, job_id = str(document["_id"]).partition("/")
     return {
         "job_id": job_id,
         "tenant": tenant,
         "state": document["state"],
         "why_waiting": why,
-        "meaning": _REASONS.get(str(why)) if why else meaning(result.get("code")) or None,
-        "due_at": document.get("due_at") if why else None,
+        "meaning": _meaning(why, paused) if why else meaning(result.get("code")) or None,
+        "due_at": due_at if due_at is not None and due_at.year < _NEVER else None,
         "last_failure": document.get("last_failure") if why else None,
         "priority": document.get("priority"),
         "batch_id": document.get("batch_id"),
@@ -112,6 +120,21 @@ def job_status(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _meaning(why: str, paused: Sequence[dict[str, Any]]) -> str | None:
+    said = "; ".join(halted(halt) for halt in paused)
+    return said if why == "paused" and said else _REASONS.get(why)
+
+
+def halted(halt: dict[str, Any]) -> str:
+    """What a halt says: of what, why, and how it ends."""
+    scope = str(halt["_id"])
+    tenant, _, batch = scope.partition("/")
+    of = f"--batch {batch} --tenant {tenant}" if batch else f"--tenant {tenant}"
+    option = "--all" if scope == "*" else of
+    why = f" ({halt['reason']})" if halt.get("reason") else ""
+    return f"{halt['kind']}{why}: `aibroker resume {option}` ends that"
+
+
 async def batch_status(opened: mongo.Database, tenant: str, batch: str) -> dict[str, Any]:
     """What is told about a batch, in stable keys.
 
@@ -125,12 +148,17 @@ async def batch_status(opened: mongo.Database, tenant: str, batch: str) -> dict[
         raise UsageError(
             f"the tenant {tenant} has no batch {batch}; its jobs may not have been read yet (`aibroker doctor` shows the lag)"
         )
+    halts = [halted(halt) for halt in await opened["halts"].find(queries.halts(tenant, batch)).to_list(None)]
+    sealed = sealed or {}
+    limited = (sealed.get("limited") or {}).get("reason")
     codes = await database.listed(opened, "jobs", queries.batch_codes(key))
     done = sum(count for state, count in states.items() if state in queries.TERMINAL)
     return {
         "batch_id": batch,
         "tenant": tenant,
-        "sealed_total": sealed.get("total") if sealed else None,
+        "sealed_total": sealed.get("total"),
+        "halted": "; ".join([*halts, *([f"over its limit: {limited}"] if limited else [])]) or None,
+        "completed_at": (sealed.get("event") or {}).get("finished_at"),
         "jobs": sum(states.values()),
         "ended": done,
         "states": dict(sorted(states.items())),

@@ -1,14 +1,15 @@
 """Sends the records of a file to its priority's topic in constant memory, spread over all partitions."""
 
 import random
+import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
-
-import orjson
 
 from broker import kafka
 from broker.client.submission import Flow, acknowledged
+from broker.control import control_record
 from broker.errors import TopicMissing
 from broker.lanes import Record
 from broker.sending import Sending
@@ -62,7 +63,7 @@ class Upload:
     async def seal(self, tenant: str, batch_id: str, total: int) -> None:
         """Say that a batch is complete."""
         message = {"action": "seal", "tenant": tenant, "batch_id": batch_id, "total": total}
-        record = Record(self._settings.topic("jobs.control"), orjson.dumps(message), batch_id.encode())
+        record = control_record(self._settings, message, event_id=str(uuid.uuid4()), now=datetime.now(UTC))
         await acknowledged(self._sending, [record], _ACKNOWLEDGED_S)
 
     async def ends(self) -> Ends:

@@ -5,28 +5,26 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Self
-
-from pydantic import ValidationError
 
 from broker import kafka
 from broker.client import following
 from broker.client.handle import Handle
 from broker.client.jobs import Form, JobLike, Prepared, Refused, prepare
 from broker.client.replies import REPLY_TOPIC, Replies, Slot
+from broker.client.steering import Steering
 from broker.client.submission import Flow, Jobs, OnRefused, Submitted, acknowledged, keep
 from broker.codec import digest
+from broker.control import control_record
 from broker.errors import ClientClosed, JobRefused, TopicMissing, UsageError
 from broker.lanes import Record
-from broker.outgoing import event_headers
 from broker.sending import Sending
 from broker.settings import Settings
 from broker.topics import missing_topic
 from schemas.codes import MEANING, Code
-from schemas.control import CONTROL_TYPE, Action, Control
+from schemas.control import Action
 from schemas.result import Result
 
 _AHEAD = 2_000  # more would keep the garbage collector busier than the network
@@ -41,7 +39,7 @@ class _Tracked(NamedTuple):
     here: bool
 
 
-class Client:
+class Client(Steering):
     """Submits jobs and awaits their results; an async context manager, for one event loop.
 
         async with Client(kafka="broker:9092") as client:
@@ -205,24 +203,6 @@ class Client:
         self._check_open()
         return await Handle(self, self._replies.slot(key), asked=False).result(timeout)
 
-    async def cancel(self, job_id: str, reason: str | None = None, *, tenant: str | None = None) -> None:
-        """Ask for a job to be cancelled; return when Kafka has the message. Its result says whether that was in time."""
-        await self._control({"action": Action.CANCEL, "tenant": tenant, "job_id": job_id, "reason": reason})
-
-    async def seal(
-        self,
-        batch_id: str,
-        total: int,
-        *,
-        max_cost_usd: Decimal | str | None = None,
-        max_errors: int | None = None,
-        reply_to: str | None = None,
-        tenant: str | None = None,
-    ) -> None:
-        """Say that a batch is complete: it has `total` jobs. Return when Kafka has the message."""
-        limits = {"max_cost_usd": max_cost_usd, "max_errors": max_errors, "reply_to": reply_to}
-        await self._control({"action": Action.SEAL, "tenant": tenant, "batch_id": batch_id, "total": total, **limits})
-
     def follow(
         self, batch_id: str, *, total: int | None = None, since: datetime | None = None, tenant: str | None = None
     ) -> AsyncIterator[Result]:
@@ -256,23 +236,8 @@ class Client:
         await acknowledged(self._sending, [self._record(message)], self._send_timeout_s)
 
     def _record(self, message: Mapping[str, object]) -> Record:
-        given = {name: value for name, value in message.items() if value is not None}
-        try:
-            control = Control.model_validate({"tenant": self._tenant, **given})
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_context=False)[0]
-            raise UsageError(f"{'.'.join(map(str, problem['loc'])) or message['action']}: {problem['msg']}") from None
-        subject = control.key
-        headers = event_headers(
-            CONTROL_TYPE,
-            str(uuid.uuid4()),
-            f"{control.tenant}/{subject}",
-            self._settings.source,
-            at=datetime.now(UTC),
-            trace=None,
-        )
-        value = control.model_dump_json(exclude_unset=True).encode()
-        return Record(self._settings.topic("jobs.control"), value, subject.encode(), headers)
+        whose = {"tenant": self._tenant, **{name: value for name, value in message.items() if value is not None}}
+        return control_record(self._settings, whose, event_id=str(uuid.uuid4()), now=datetime.now(UTC))
 
     @property
     def _priorities(self) -> list[str]:

@@ -3,6 +3,8 @@
 from typing import Protocol
 
 from broker.client.replies import Slot
+from broker.errors import ControlRefused
+from schemas.codes import MEANING, Code
 from schemas.result import Result
 
 
@@ -57,5 +59,11 @@ class Handle:
         return await self._slot.wait(timeout)
 
     async def cancel(self, reason: str | None = None) -> None:
-        """Ask for the job to be cancelled; its result says whether that was in time. Returns when Kafka has the message."""
+        """Ask for the job to be cancelled; its result says whether that was in time. Returns when Kafka has the message.
+
+        Raises:
+            ControlRefused: `already_ended`: its result is here.
+        """
+        if self._slot.done:
+            raise ControlRefused(Code.ALREADY_ENDED, MEANING[Code.ALREADY_ENDED])
         await self._client.cancel(self.id, reason, tenant=self.tenant)

@@ -1073,6 +1073,23 @@ async def test_jobs_of_a_paused_batch_wait_for_it_and_are_due_in_their_order_aft
     assert await store.due("normal", "acme", NOW, 10) == [*(f"acme/{n}" for n in range(4)), "acme/new"]
 
 
+async def test_what_is_due_of_a_paused_batch_is_put_aside_at_once_and_nothing_else(world: World) -> None:
+    store, early = world.store("us"), datetime.now(UTC) - timedelta(hours=1)
+    await store.insert([waiting_job(f"acme/{n}", batch_id="b", due_at=early) for n in range(3)])
+    await store.insert([waiting_job("acme/late", batch_id="b", due_at=LATER), job("acme/claimed", batch_id="b")])
+    await store.insert([waiting_job("acme/free", batch_id="c", due_at=early), waiting_job("acme/gone", batch_id="b")])
+    await store.cancel("acme/gone", 1, "")
+    await store.halt("acme/b", HaltKind.PAUSED, 7)
+    [halt] = await store.halts()
+    await store.apply(halt)
+    [halt] = await store.halts()
+    assert halt.applied
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    assert set(await store.due("normal", "acme", soon, 10)) == {"acme/free", "acme/gone"}
+    assert await store.unpark("acme/b", 10) == 3
+    assert (await world.document("acme/late"))["due_at"] == LATER
+
+
 # -- batches ----------------------------------------------------------------------------------------------------------
 
 SEAL = Seal("acme/b", "acme", "b", total=3, reply=THERE, seq=7, max_cost_usd=Decimal("0.25"), max_errors=2)
@@ -1365,6 +1382,7 @@ VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "halts": lambda store: store.halts(),
     "apply": lambda store: store.apply(Halt("acme/b", HaltKind.CANCELLED, 1, "", NOW)),
     "apply_a_limit": lambda store: store.apply(Halt("acme/b", HaltKind.LIMITED, 1, "", NOW)),
+    "apply_a_pause": lambda store: store.apply(Halt("beta/b", HaltKind.PAUSED, 1, "", NOW)),
     "park": lambda store: store.park(["beta/1"], "beta/b"),
     "parked": lambda store: store.parked(),
     "unpark": lambda store: store.unpark("beta/b", 10),

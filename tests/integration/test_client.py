@@ -10,7 +10,15 @@ import orjson
 import pytest
 
 from broker import Client, kafka, topics
-from broker.errors import ClientClosed, JobRefused, KafkaMissing, ResultTimeout, TopicMissing, UsageError
+from broker.errors import (
+    ClientClosed,
+    ControlRefused,
+    JobRefused,
+    KafkaMissing,
+    ResultTimeout,
+    TopicMissing,
+    UsageError,
+)
 from broker.lanes import Record
 from broker.local.stack import Stack
 from broker.sending import Sending
@@ -307,3 +315,42 @@ async def test_topics_are_made_once_and_hold_what_the_file_says(settings: Settin
     assert again.made == ()
     assert counts == {name: shape.partitions for name, shape in topics.wanted(settings).items()}
     assert await topics.kept_s(settings, ["results.replies"]) == {"results.replies": 4500.0}
+
+
+async def test_batches_and_reruns_are_asked_for_under_the_key_that_keeps_them_in_order(
+    settings: Settings, responder: Responder
+) -> None:
+    async with Client(settings, tenant="acme") as client:
+        await client.cancel_batch("b", "a mistake")
+        await client.rerun("j", tenant="beta")
+        await client.seal("b", 3, max_cost_usd="0.50", max_error_rate=0.1, reply_to="results")
+        with pytest.raises(UsageError, match="max_error_rate: Input should be less than or equal to 1"):
+            await client.seal("b", 3, max_error_rate=10)
+        with pytest.raises(UsageError, match="max_cost_usd: must be a string"):
+            await client.seal("b", 3, max_cost_usd=0.5)  # type: ignore[arg-type]
+    await until(lambda: len(responder.controls) == 3)
+    assert sorted(responder.controls, key=lambda control: str(control["action"])) == [
+        {"action": "cancel", "tenant": "acme", "batch_id": "b", "reason": "a mistake"},
+        {"action": "rerun", "tenant": "beta", "job_id": "j"},
+        {
+            "action": "seal",
+            "tenant": "acme",
+            "batch_id": "b",
+            "total": 3,
+            "max_cost_usd": "0.5",
+            "max_error_rate": 0.1,
+            "reply_to": "results",
+        },
+    ]
+
+
+async def test_a_finished_job_that_is_cancelled_here_is_refused_at_once(
+    settings: Settings, responder: Responder
+) -> None:
+    async with Client(settings) as client:
+        handle = await client.submit(job())
+        await handle.result(WAIT_S)
+        with pytest.raises(ControlRefused) as caught:
+            await handle.cancel()
+    assert (caught.value.code, caught.value.retryable) == ("already_ended", False)
+    assert responder.controls == []

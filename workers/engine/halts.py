@@ -76,7 +76,7 @@ class Halts:
 
     def unapplied(self) -> list[Halt]:
         """Halts of which the documents that were there do not know yet."""
-        return [halt for halt in self._ended.values() if not halt.applied]
+        return [halt for halt in (*self._ended.values(), *self._paused.values()) if not halt.applied]
 
 
 def rest(halt: Halt, now: datetime) -> Rest:

@@ -39,7 +39,7 @@ class Halt:
     seq: int
     reason: str
     at: datetime  # by the database's clock
-    applied: bool = False  # the documents that were there know of it
+    applied: bool = False  # the documents that were there know of it; a tenant's, or everything's, need not
 
     def meets(self, generation: int, arrived_at: datetime) -> bool:
         """Whether it holds for a job of its scope: what ends jobs leaves alone those that somebody ran again afterwards."""
@@ -102,7 +102,11 @@ class ControlStore(Store, Protocol):
         """Every scope that is halted now, batches that have passed a limit included."""
 
     async def apply(self, halt: Halt) -> None:
-        """Let a batch's documents know that it was cancelled (those that go on are marked) or passed a limit (those that wait are due now)."""
+        """Let a batch's documents know of a halt.
+
+        Those of a cancelled one that go on are marked; those that wait are due now if it passed a limit, and wait for it if it is paused and they
+        were due.
+        """
 
     async def park(self, ids: Sequence[str], batch: str) -> int:
         """Have those of these waiting jobs that are of a paused batch and not cancelled wait for it; return how many."""

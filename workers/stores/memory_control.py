@@ -124,16 +124,23 @@ class MemoryControl(MemoryIncarnation):
         return halted + [batch["limited"] for batch in self.database.batches.values() if batch.get("limited")]
 
     async def apply(self, halt: Halt) -> None:
-        """Let a batch's documents know that it was cancelled or passed a limit."""
+        """Let a batch's documents know of a halt."""
         end = self._begin("apply")
-        limited, now = halt.kind is HaltKind.LIMITED, self.database.clock()
-        states = {State.WAITING} if limited else {State.WAITING, State.CLAIMED}
         for job in self._of_batch(halt.scope):
-            if job["state"] in states and "cancel" not in job and halt.meets(job["generation"], job["arrived_at"]):
-                job["due_at"] = min(job.get("due_at", now), now) if limited else now
-                job.update({} if limited else {"cancel": halt.reason})
+            if "cancel" not in job and halt.meets(job["generation"], job["arrived_at"]):
+                self._tell(job, halt)
         self._applied(halt)
         end()
+
+    def _tell(self, job: Job, halt: Halt) -> None:
+        now, waits = self.database.clock(), job["state"] == State.WAITING
+        if halt.kind is HaltKind.CANCELLED and (waits or job["state"] == State.CLAIMED):
+            job.update(cancel=halt.reason, due_at=now)
+        elif halt.kind is HaltKind.LIMITED and waits and job["due_at"] > halt.at:
+            job.update(due_at=halt.at)
+            job.pop("wait_key", None)
+        elif halt.kind is HaltKind.PAUSED and waits and job["due_at"] <= halt.at:
+            _park(job, halt.scope)
 
     def _applied(self, halt: Halt) -> None:
         kept = self.database.batches if halt.kind is HaltKind.LIMITED else self.database.halts
@@ -148,7 +155,7 @@ class MemoryControl(MemoryIncarnation):
         end = self._begin("park")
         parked = [self.database.jobs[id_] for id_ in ids if self._parkable(self.database.jobs.get(id_, {}), batch)]
         for job in parked:
-            job.update(due_at=NEVER, why_waiting=HaltKind.PAUSED, wait_key=PARKED + batch)
+            _park(job, batch)
         end()
         return len(parked)
 
@@ -248,6 +255,10 @@ class MemoryControl(MemoryIncarnation):
         """The batch, if this is its last seal."""
         batch = self.database.batches.get(seal.id)
         return batch if batch is not None and batch["seq"] == seal.seq else None
+
+
+def _park(job: Job, batch: str) -> None:
+    job.update(due_at=NEVER, why_waiting=HaltKind.PAUSED, wait_key=PARKED + batch)
 
 
 def _batch(job: Job) -> str | None:

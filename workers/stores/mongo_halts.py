@@ -45,7 +45,7 @@ class HaltVerbs(ControlVerbs):
         ]
 
     async def apply(self, halt: Halt) -> None:
-        """Let a batch's documents know that it was cancelled or passed a limit; the same again goes on where an unknown outcome left it."""
+        """Let a batch's documents know of a halt; the same again goes on where an unknown outcome left it."""
         # What this leaves alone is what `Halt.meets` leaves alone.
         meant: Document = {"batch": halt.scope, "$or": [{"generation": 1}, {"arrived_at": {"$lt": halt.at}}]}
         if halt.kind is HaltKind.LIMITED:
@@ -54,16 +54,19 @@ class HaltVerbs(ControlVerbs):
             with answered(self.timeout_s):
                 await self.batches.update_one({"_id": halt.scope, "seq": halt.seq}, {"$set": {"limited.applied": True}})
             return
-        going_on = {**meant, **_UNCANCELLED, "state": {"$in": [State.WAITING, State.CLAIMED]}}
-        await self.update_many(going_on, {"$set": {"cancel": halt.reason}, "$currentDate": {"due_at": True}})
+        if halt.kind is HaltKind.PAUSED:
+            due = {"batch": halt.scope, "state": State.WAITING, "due_at": {"$lte": halt.at}, **_UNCANCELLED}
+            await self.update_many(due, {"$set": _parked(halt.scope)})
+        else:
+            going_on = {**meant, **_UNCANCELLED, "state": {"$in": [State.WAITING, State.CLAIMED]}}
+            await self.update_many(going_on, {"$set": {"cancel": halt.reason}, "$currentDate": {"due_at": True}})
         with answered(self.timeout_s):
             await self.database["halts"].update_one({"_id": halt.scope, "seq": halt.seq}, {"$set": {"applied": True}})
 
     async def park(self, ids: Sequence[str], batch: str) -> int:
         """Have those of these waiting jobs that are of a paused batch and not cancelled wait for it."""
         query = {"_id": {"$in": list(ids)}, "state": State.WAITING, "batch": batch, **_UNCANCELLED}
-        parked = {"due_at": NEVER, "why_waiting": HaltKind.PAUSED, "wait_key": PARKED + batch}
-        return await self.update_many(query, {"$set": parked})
+        return await self._update_these(query, {"$set": _parked(batch)})
 
     async def parked(self) -> list[str]:
         """The batches that jobs wait for: one hop over the index for each."""
@@ -83,9 +86,18 @@ class HaltVerbs(ControlVerbs):
         query: Document = {"wait_key": PARKED + batch}
         found = await self.find(query, {"_id": 1}, sort=[("due_at", 1)], limit=limit, hint="wait_key")
         query["_id"] = {"$in": [document["_id"] for document in found]}
-        due: list[Document] = [{"$set": {"due_at": "$arrived_at", "why_waiting": "queued"}}, {"$unset": "wait_key"}]
-        statement = encode({"q": query, "u": due, "multi": True})
-        return 0 if statement is None else (await self.write("update", "jobs", [statement])).matched
+        return await self._update_these(
+            query, [{"$set": {"due_at": "$arrived_at", "why_waiting": "queued"}}, {"$unset": "wait_key"}]
+        )
+
+    async def _update_these(self, query: Document, update: Document | list[Document]) -> int:
+        """Update jobs by their ids; left to itself, the planner looks through the whole batch for a few of it."""
+        statement = encode({"q": query, "u": update, "multi": True, "hint": "_id_"})
+        return (await self.write("update", "jobs", [statement])).matched if statement is not None else 0
+
+
+def _parked(batch: str) -> Document:
+    return {"due_at": NEVER, "why_waiting": HaltKind.PAUSED, "wait_key": PARKED + batch}
 
 
 def _halt(found: Mapping[str, Any]) -> Halt:

@@ -7,23 +7,26 @@ import orjson
 import pytest
 
 from broker.cli.application import exit_code, run, sentence
-from broker.errors import AibrokerError, JobRefused, KafkaMissing, SettingsError, UsageError
+from broker.errors import AibrokerError, ControlRefused, JobRefused, KafkaMissing, SettingsError, UsageError
 from broker.local.errors import PortTaken
 
 CHAT = b'{"body": {"model": "m", "messages": [{"role": "user", "content": "hi"}]}}\n'
 COMMANDS = (
-    "demo",
-    "up",
-    "submit",
-    "status",
-    "results",
-    "usage",
-    "doctor",
-    "topics",
-    "worker",
-    "workers",
-    "drain",
-    "simulate",
+    *(
+        "demo",
+        "up",
+        "submit",
+        "status",
+        "results",
+        "usage",
+        "doctor",
+        "topics",
+        "worker",
+        "workers",
+        "drain",
+        "simulate",
+    ),
+    *("cancel", "rerun", "pause", "resume", "dead"),
 )
 
 
@@ -83,6 +86,19 @@ def test_the_settings_file_can_be_named(tmp_path: Path, capsys: pytest.CaptureFi
         ["usage", "--by", "colour"],
         ["usage", "--since", "yesterday"],
         ["up", "--behaviour", "nothing.yaml"],
+        ["cancel"],
+        ["cancel", "a", "--batch", "b"],
+        ["pause"],
+        ["pause", "--all", "--batch", "b"],
+        ["resume", "--tenant", "acme", "--all"],
+        ["rerun"],
+        ["rerun", "a", "--batch", "b"],
+        ["rerun", "--status", "waiting"],
+        ["rerun", "--batch", "b", "--status", "failed,succeeded"],
+        ["rerun", "--since", "yesterday"],
+        ["dead", "show", "seventeen"],
+        ["dead", "retry"],
+        ["dead", "retry", "2/17", "--reason", "undecodable"],
         ["nonsense"],
     ],
 )
@@ -104,6 +120,7 @@ def test_a_folder_on_which_no_stack_runs_is_a_missing_service(capsys: pytest.Cap
         (SettingsError("s"), 2),
         (UsageError("s"), 2),
         (JobRefused("invalid_job", "s"), 2),
+        (ControlRefused("already_ended", "s"), 2),
         (KafkaMissing("s"), 3),
         (PortTaken("s"), 3),
         (OSError(28, "No space left on device"), 3),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.cli.status import job_status
+from broker.cli.status import halted, job_status
 
 ARRIVED = datetime(2026, 12, 1, 8, tzinfo=UTC)
 
@@ -25,7 +25,9 @@ def test_a_waiting_job_says_why_and_until_when() -> None:
     assert "quota is used up" in status["meaning"]
 
 
-@pytest.mark.parametrize("why", ["queued", "scheduled", "retry", "not_sent", "rate_limited", "credential", "lease"])
+@pytest.mark.parametrize(
+    "why", ["queued", "scheduled", "retry", "not_sent", "rate_limited", "credential", "lease", "paused", "rerun"]
+)
 def test_every_reason_to_wait_has_a_sentence(why: str) -> None:
     assert told(why_waiting=why, last_failure="not_sent")["meaning"]
 
@@ -44,3 +46,14 @@ def test_a_finished_job_says_what_came_out_and_whether_it_was_told() -> None:
 
 def test_the_keys_are_the_same_for_every_state() -> None:
     assert told().keys() == told(state="claimed", owner="w").keys()
+
+
+def test_a_paused_job_says_so_whatever_it_waited_for_before_and_how_that_ends() -> None:
+    halts = [{"_id": "acme/b", "kind": "paused", "reason": "too dear"}, {"_id": "*", "kind": "paused"}]
+    waiting = {"_id": "acme/a", "state": "waiting", "why_waiting": "queued", "due_at": datetime(9999, 1, 1, tzinfo=UTC)}
+    status = job_status(waiting, halts)
+    assert (status["why_waiting"], status["due_at"]) == ("paused", None)
+    assert "paused (too dear): `aibroker resume --batch b --tenant acme`" in status["meaning"]
+    assert "paused: `aibroker resume --all`" in status["meaning"]
+    assert job_status({**waiting, "state": "claimed"}, halts)["why_waiting"] is None
+    assert "--tenant acme`" in halted({"_id": "acme", "kind": "paused"})
