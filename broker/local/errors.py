@@ -43,7 +43,7 @@ class DiskFull(LocalError):
 
 
 class JarsMissing(LocalError):
-    """Kafka's jars are not in the cache and could not be fetched."""
+    """Jars are not in the cache and could not be fetched."""
 
     code = "local_jars_missing"
     retryable = True

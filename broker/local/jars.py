@@ -1,8 +1,6 @@
-"""Kafka's jars: the pinned set in `kafka_jars.txt`, fetched once from the Maven registry into a cache, checked at every use.
+"""Jars from the Maven registry: pinned sets, each fetched once into a cache and checked at every use.
 
-`python -m broker.local.kafka_jars FOLDER` fetches them into a new folder. It is a process of its own so that it can be stopped.
-The set is what `org.apache.kafka:kafka_2.13:4.2.0` and `org.slf4j:slf4j-simple:1.7.36` need at run time, and `kafka-tools` for
-Kafka's own console programs; fetching by name takes 7 s, resolving it anew 28 s.
+`python -m broker.local.jars FOLDER PINS` fetches a set into a new folder. It is a process of its own so that it can be stopped.
 """
 
 import asyncio
@@ -18,8 +16,6 @@ from pathlib import Path
 from broker.local.errors import JarsDiffer, JarsMissing
 from broker.local.processes import Children
 
-KAFKA_VERSION = "4.2.0"
-_PINNED = Path(__file__).with_name("kafka_jars.txt")
 _FETCH_S = 300
 _AT_ONCE = 8
 
@@ -39,10 +35,32 @@ class Jar:
         return f"{self.artifact}-{self.version}.jar"
 
 
-def pinned() -> list[Jar]:
-    """Return the jars of `kafka_jars.txt`, whose lines are `group:artifact:version sha256`."""
+@dataclass(frozen=True)
+class JarSet:
+    """Jars that belong together.
+
+    Args:
+        title: What they are to a user: "Kafka 4.2.0".
+        megabytes: About what they weigh together.
+        pins: The file that lists them.
+        instead: What else a user may do who cannot have them, beginning with a comma; "" where there is nothing.
+    """
+
+    title: str
+    megabytes: int
+    pins: Path
+    instead: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The name of their place in the cache."""
+        return self.title.lower().replace(" ", "-")
+
+
+def pinned(pins: Path) -> list[Jar]:
+    """Return the jars of a file whose lines are `group:artifact:version sha256`."""
     jars = []
-    for line in _PINNED.read_text().splitlines():
+    for line in pins.read_text().splitlines():
         name, sha256 = line.split()
         group, artifact, version = name.split(":")
         jars.append(Jar(group, artifact, version, sha256))
@@ -60,36 +78,40 @@ def unfit(folder: Path, jars: Iterable[Jar]) -> list[str]:
     return [jar.file for jar in jars if not _is(folder / jar.file, jar.sha256)]
 
 
-async def provide(environment: Mapping[str, str], children: Children, progress: Callable[[str], None]) -> list[Path]:
-    """Return the paths of the pinned jars, fetching them if the cache lacks them.
+async def provide(
+    wanted: JarSet, environment: Mapping[str, str], children: Children, progress: Callable[[str], None]
+) -> list[Path]:
+    """Return the paths of a set's jars, fetching them if the cache lacks them.
 
     Raises:
         JarsMissing: they are not there, and no registry answered.
         JarsDiffer: what came is not what is pinned.
     """
-    jars = pinned()
-    folder = cache_folder(environment) / f"kafka-{KAFKA_VERSION}"
+    jars = pinned(wanted.pins)
+    folder = cache_folder(environment) / wanted.folder
     if await asyncio.to_thread(unfit, folder, jars):
-        progress(f"fetching Kafka {KAFKA_VERSION} ({len(jars)} jars, 46 MB), this once")
-        await _fetch(folder, jars, environment, children)
-        progress("Kafka's jars are here and checked")
+        progress(f"fetching {wanted.title} ({len(jars)} jars, {wanted.megabytes} MB), this once")
+        await _fetch(wanted, folder, environment, children)
+        progress(f"the jars of {wanted.title} are here and checked")
     return [folder / jar.file for jar in jars]
 
 
-async def _fetch(folder: Path, jars: list[Jar], environment: Mapping[str, str], children: Children) -> None:
+async def _fetch(wanted: JarSet, folder: Path, environment: Mapping[str, str], children: Children) -> None:
+    jars = pinned(wanted.pins)
     staging = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
     staging.mkdir(parents=True)
-    child = children.start("kafka-jars", [sys.executable, "-m", "broker.local.kafka_jars", str(staging)], environment)
+    command = [sys.executable, "-m", "broker.local.jars", str(staging), str(wanted.pins)]
+    child = children.start("jars", command, environment)
     try:
         if not await child.ended(_FETCH_S) or child.exit_code != 0:
             raise JarsMissing(
-                f"Kafka's jars could not be fetched from the Maven registry (why: {child.log}): connect this machine to it once, "
-                f"or copy {folder} from one that has it, or use a Kafka of yours with --kafka"
+                f"the jars of {wanted.title} could not be fetched from the Maven registry (why: {child.log}): connect this machine "
+                f"to it once, or copy {folder} from one that has it{wanted.instead}"
             )
         if wrong := unfit(staging, jars):
             raise JarsDiffer(
                 f"the Maven registry gave other bytes than we pinned for {', '.join(wrong)}: do not use them; "
-                "look for a proxy that changes downloads, or use a Kafka of yours with --kafka"
+                f"look for a proxy that changes downloads{wanted.instead}"
             )
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
@@ -109,7 +131,7 @@ def _is(file: Path, sha256: str) -> bool:
 
 
 def main() -> None:
-    """Fetch every pinned jar into the folder that the first argument names."""
+    """Fetch into the folder that the first argument names every jar of the file that the second one names."""
     from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 of use to this process only, and takes 0.3 s
     from jgo.maven import MavenContext  # noqa: PLC0415 the same
 
@@ -130,7 +152,7 @@ def main() -> None:
             shutil.rmtree(halves, ignore_errors=True)
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        list(threads.map(fetch, pinned()))
+        list(threads.map(fetch, pinned(Path(sys.argv[2]))))
 
 
 if __name__ == "__main__":
