@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help install demo test unit check format faults bench schemas lock clean
+.PHONY: help install demo test unit check format faults model bench schemas lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ format: install ## rewrite files as the linters want them
 
 faults: install ## kill workers at every failpoint and at random; writes deploy/evidence/faults.json
 	$(BIN)/python -m tests.faults
+
+model: install ## check the models of the protocol and of the quotas with TLC, and that each rule is needed
+	$(BIN)/python -m tests.model
 
 bench: install ## measure P1 against the floor; writes build/bench.json
 	$(BIN)/python -m tests.benchmarks

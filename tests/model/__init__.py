@@ -1,0 +1,1 @@
+"""Checks the models of `docs/protocol/` with TLC; start at `__main__.py`."""
