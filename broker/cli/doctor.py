@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from broker import kafka, mongo, settings, topics
-from broker.cli import database, queries, screen
+from broker.cli import database, queries, screen, waits
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.status import halted
 from broker.errors import AibrokerError, ServiceMissing, SettingsError
@@ -172,18 +172,18 @@ async def _collections(opened: mongo.Database) -> Finding:
 
 
 async def _waiting(opened: mongo.Database) -> AsyncIterator[Finding]:
-    reasons = await database.listed(opened, "jobs", queries.waiting_reasons())
-    if not reasons:
+    waiting = [row async for row in waits.totals(opened) if row["state"] == "waiting"]
+    if not waiting:
         yield Finding("waiting jobs", "ok", "none")
-    for entry in reasons:
-        priority, reason = entry["_id"].get("priority"), entry["_id"].get("reason")
-        remedy = _REMEDIES.get(str(reason))
+    for row in waiting:
+        priority, reason, jobs = row["priority"], row["why_waiting"], row["jobs"]
+        remedy, more = _REMEDIES.get(str(reason)), " or more" if row["at_least"] else ""
         yield Finding(
             "waiting jobs",
             "warning" if remedy else "ok",
-            f"{entry['jobs']:,} {priority}, {reason}, the first due at {screen.cell(entry['oldest_due_at'])}",
+            f"{jobs:,}{more} {priority}, {reason}, the first due at {screen.cell(row['first_due_at'])}",
             remedy=remedy,
-            numbers={"priority": priority, "reason": reason, "jobs": entry["jobs"]},
+            numbers={"priority": priority, "reason": reason, "jobs": jobs},
         )
 
 

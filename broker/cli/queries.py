@@ -137,18 +137,24 @@ def code_row(found: Mapping[str, Any]) -> Document:
     return {"state": found["_id"]["state"], "code": found["_id"].get("code"), "jobs": found["jobs"]}
 
 
-def waiting_reasons() -> list[Document]:
-    """How many documents wait, by priority and reason, and since when the oldest of each is due."""
+def claimed(limit: int) -> list[Document]:
+    """How many documents of each priority are in the hands of workers; `limit` documents are looked at."""
     return [
-        {"$match": {"state": "waiting"}},
-        {
-            "$group": {
-                "_id": {"priority": "$priority", "reason": "$why_waiting"},
-                "jobs": {"$sum": 1},
-                "oldest_due_at": {"$min": "$due_at"},
-            }
-        },
+        {"$match": {"state": "claimed", "owner": {"$gt": ""}}},  # the second leads to the index
+        {"$limit": limit},
+        {"$group": {"_id": "$priority", "jobs": {"$sum": 1}}},
         {"$sort": {"_id": 1}},
+    ]
+
+
+def waiting_reasons(priority: str, limit: int) -> list[Document]:
+    """How many documents of a priority wait for which reason, and when the first of each is due; `limit` documents are looked at."""
+    reasons = {"_id": "$why_waiting", "jobs": {"$sum": 1}, "first_due_at": {"$min": "$due_at"}}
+    return [
+        {"$match": {"state": "waiting", "priority": priority}},
+        {"$limit": limit},
+        {"$group": reasons},
+        {"$sort": {"jobs": -1, "_id": 1}},
     ]
 
 

@@ -1,32 +1,22 @@
-"""`aibroker status`: where a job or a batch is, and why it is not further."""
+"""`aibroker status`: where a job or a batch is, and why it is not further; without either, how much waits and why."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from broker import mongo
-from broker.cli import database, queries, screen
+from broker import kafka, mongo
+from broker.cli import database, queries, screen, waits
 from broker.cli.formats import meaning
 from broker.cli.invocation import DataOption, Invocation, JsonOption, TenantOption
 from broker.errors import UsageError
+from broker.settings import Settings
 
 _SHOWN = {"payload": 0, "digest": 0, "row": 0, "result.output": 0, "result.output_text": 0}
-_REASONS = {
-    "queued": "there are more jobs than workers have room for",
-    "scheduled": "its not_before is not reached",
-    "retry": "it failed and is tried again later",
-    "not_sent": "the provider could not be reached; it is tried again later",
-    "rate_limited": "the provider's rate limit is used up",
-    "quota": "the tenant's quota is used up; it goes on in the next window, or when the quota is raised",
-    "credential": "the provider refused the key, or its account has no credit left; renew it or top it up",
-    "lease": "its worker is not sure that it is alive to the others; it or another one takes it again",
-    "taken_over": "its worker died; another one takes it",
-    "handed_back": "its worker was stopped; another one takes it",
-    "rerun": "it runs again",
-    "paused": "it is paused",
-}
+_COLUMNS = ("priority", "state", "why_waiting", "jobs", "first_due_at", "meaning")
+_ANNOUNCED = "announced"
 _NEVER = 9999
 """The year in which a job is due that waits for its batch to be resumed."""
 
@@ -40,22 +30,66 @@ def status(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where a job or a batch is: its state, why it waits, its attempts, who works on it, since when."""
+    """Say where a job or a batch is: its state, why it waits, its attempts, which worker on which host has it, when it will probably start.
+
+    The start is estimated from the jobs of its priority and tenant that are due no later and the rate at which workers have started such jobs
+    in the last lease. Without ID and batch: how many jobs of each priority wait, and for what.
+    """
     invocation: Invocation = context.obj
-    if (job is None) == (batch is None):
+    if job is not None and batch is not None:
         raise UsageError("say which: `aibroker status ID` for a job, `aibroker status --batch ID` for a batch")
     settings = invocation.settings(data)
-
-    async def read() -> dict[str, Any]:
-        async with database.opened(settings) as opened:
-            owner = tenant or "default"
-            return await (_job(opened, owner, job) if job is not None else batch_status(opened, owner, batch or ""))
-
-    found = asyncio.run(read())
+    owner = tenant or "default"
+    if job is None and batch is None:
+        _overview(settings, as_json=as_json)
+        return
+    found = asyncio.run(_found(settings, owner, job, batch))
     if as_json:
         screen.write_json(found)
     else:
         show(found)
+
+
+async def _found(settings: Settings, tenant: str, job: str | None, batch: str | None) -> dict[str, Any]:
+    async with database.opened(settings) as opened:
+        if job is None:
+            return await batch_status(opened, tenant, batch or "")
+        found = await opened["jobs"].find_one({"_id": f"{tenant}/{job}"}, _SHOWN)
+        if found is not None and found["state"] != _ANNOUNCED:
+            return await _job(opened, found)
+    unread = await kafka.backlog(settings)
+    if found is None and not any(unread.values()):
+        raise UsageError(
+            f"the tenant {tenant} has no job {job}: all that was sent has been read, so it was never sent, or its time of keeping is over"
+        )
+    return not_seen(f"{tenant}/{job}", found, unread)
+
+
+def _overview(settings: Settings, *, as_json: bool) -> None:
+    rows, paused = asyncio.run(_all(settings))
+    if as_json:
+        for row in rows:
+            screen.write_json(row)
+        return
+    if rows:
+        screen.write_table("Jobs that have not ended", [name.replace("_", " ") for name in _COLUMNS], map(_cells, rows))
+    else:
+        screen.write_text("no job waits or runs, and nothing is unread")
+    for halt in paused:
+        screen.write_text(halted(halt))
+
+
+async def _all(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    unread = await kafka.backlog(settings)
+    rows = [waits.row(priority, "not_seen", count) for priority, count in unread.items() if count]
+    async with database.opened(settings) as opened:
+        rows += [row async for row in waits.totals(opened)]
+        return rows, await opened["halts"].find({"kind": "paused"}).sort("_id").to_list(None)
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    jobs = f"{row['jobs']:,} or more" if row["at_least"] else row["jobs"]
+    return [jobs if name == "jobs" else row[name] for name in _COLUMNS]
 
 
 def show(found: dict[str, Any]) -> None:
@@ -73,19 +107,34 @@ def _readable(rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _sentence(value: Any) -> Any:  # noqa: ANN401 whatever stands in a status
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count:,}" for name, count in value.items())
     if isinstance(value, list):
         return "\n".join(f"{entry['jobs']:,} {entry['state']}: {entry['code']}" for entry in value) or None
     return value
 
 
-async def _job(opened: mongo.Database, tenant: str, job: str) -> dict[str, Any]:
-    found = await opened["jobs"].find_one({"_id": f"{tenant}/{job}"}, _SHOWN)
-    if found is None:
-        raise UsageError(
-            f"the tenant {tenant} has no job {job}; it may not have been read yet (`aibroker doctor` shows the lag), or its time of keeping is over"
-        )
-    halts = await opened["halts"].find(queries.halts(tenant, found.get("batch_id"))).to_list(None)
-    return job_status(found, [halt for halt in halts if halt["kind"] == "paused"])
+async def _job(opened: mongo.Database, found: dict[str, Any]) -> dict[str, Any]:
+    halts = await opened["halts"].find(queries.halts(found["tenant"], found.get("batch_id"))).to_list(None)
+    paused = [halt for halt in halts if halt["kind"] == "paused"]
+    told = job_status(found, paused)
+    if (owner := found.get("owner")) is not None:
+        told["host"] = (await opened["workers"].find_one({"_id": owner}, {"host": 1}) or {}).get("host")
+    turn = None if paused else await waits.turn(opened, found)
+    return told if turn is None else told | turn.told(found["due_at"], datetime.now(UTC))
+
+
+def not_seen(key: str, stub: Mapping[str, Any] | None, unread: Mapping[str, int]) -> dict[str, Any]:
+    """What is told about a job that no worker has read: what may be before it in the log, and what was asked of it already."""
+    asked = {name: value for name, value in (stub or {}).items() if name == "cancel"}
+    told = job_status({"_id": key, "state": "not_seen", **asked})
+    before = ", ".join(f"{count:,} of {priority}" for priority, count in unread.items() if count)
+    told["meaning"] = (
+        f"no worker has read it, if it was sent: {before} are unread"
+        if before
+        else "something was asked of it, but it was never sent"
+    )
+    return told | {"unread": dict(unread)}
 
 
 def job_status(document: dict[str, Any], paused: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -102,6 +151,8 @@ def job_status(document: dict[str, Any], paused: Sequence[dict[str, Any]] = ()) 
         "why_waiting": why,
         "meaning": _meaning(why, paused) if why else meaning(result.get("code")) or None,
         "due_at": due_at if due_at is not None and due_at.year < _NEVER else None,
+        **waits.NO_TURN,
+        "unread": None,
         "last_failure": document.get("last_failure") if why else None,
         "priority": document.get("priority"),
         "batch_id": document.get("batch_id"),
@@ -109,6 +160,7 @@ def job_status(document: dict[str, Any], paused: Sequence[dict[str, Any]] = ()) 
         "attempts": result.get("attempts", document.get("attempts", 0)),
         "takeovers": document.get("takeovers") or None,
         "owner": document.get("owner"),
+        "host": None,
         "fence": document.get("fence"),
         "arrived_at": document.get("arrived_at"),
         "finished_at": document.get("finished_at") or result.get("finished_at"),
@@ -122,7 +174,7 @@ def job_status(document: dict[str, Any], paused: Sequence[dict[str, Any]] = ()) 
 
 def _meaning(why: str, paused: Sequence[dict[str, Any]]) -> str | None:
     said = "; ".join(halted(halt) for halt in paused)
-    return said if why == "paused" and said else _REASONS.get(why)
+    return said if why == "paused" and said else waits.MEANING.get(why)
 
 
 def halted(halt: dict[str, Any]) -> str:

@@ -79,7 +79,6 @@ def test_the_settings_file_can_be_named(tmp_path: Path, capsys: pytest.CaptureFi
         ["submit"],
         ["submit", "nothing.jsonl"],
         ["submit", "--ttl", "soon", "-"],
-        ["status"],
         ["status", "a", "--batch", "b"],
         ["results", "--job", "a", "--batch", "b"],
         ["results", "--status", "waiting"],

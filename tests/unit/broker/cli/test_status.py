@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.cli.status import halted, job_status
+from broker.cli.status import halted, job_status, not_seen
+from broker.cli.waits import Turn
 
 ARRIVED = datetime(2026, 12, 1, 8, tzinfo=UTC)
 
@@ -45,7 +46,21 @@ def test_a_finished_job_says_what_came_out_and_whether_it_was_told() -> None:
 
 
 def test_the_keys_are_the_same_for_every_state() -> None:
+    turn = Turn(before=0, ready=0, tenant_per_s=0.0, priority_per_s=0.0, workers=1).told(ARRIVED, ARRIVED)
     assert told().keys() == told(state="claimed", owner="w").keys()
+    assert told().keys() == not_seen("acme/a", None, {"normal": 3}).keys() == (told() | turn).keys()
+
+
+def test_a_job_that_nobody_has_read_is_not_seen_behind_what_is_unread() -> None:
+    status = not_seen("acme/a/7", None, {"normal": 1200, "batch": 0})
+    assert (status["job_id"], status["state"], status["unread"]) == ("a/7", "not_seen", {"normal": 1200, "batch": 0})
+    assert "1,200 of normal are unread" in status["meaning"]
+
+
+def test_what_was_asked_of_a_job_that_has_not_arrived_is_told() -> None:
+    status = not_seen("acme/a", {"state": "announced", "cancel": "too dear"}, {"normal": 0})
+    assert (status["state"], status["cancel"]) == ("not_seen", "too dear")
+    assert "was never sent" in status["meaning"]
 
 
 def test_a_paused_job_says_so_whatever_it_waited_for_before_and_how_that_ends() -> None:
