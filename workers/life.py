@@ -95,7 +95,6 @@ async def run(parts: Parts, events: Events) -> None:
     settings, watchdog = parts.settings, Watchdog(parts.settings.worker.watchdog_s, parts.lag, parts.ticks)
     with _signals() as hurry, serving(settings.health, _health(parts, watchdog)) as address:
         await _take_lease(parts, address)
-        await parts.halting.begin()
         async with asyncio.TaskGroup() as group:
             drained, hurried = (group.create_task(event.wait()) for event in (parts.leases.drain_asked, hurry))
             lasting = [
@@ -103,6 +102,7 @@ async def run(parts: Parts, events: Events) -> None:
             ]
             lasting.append(group.create_task(parts.leases.run(parts.activity.told)))
             await parts.kafka_in.start()
+            await parts.halting.begin()
             taking = [group.create_task(part.run()) for part in (parts.taker, parts.pressure)]
             watching = (parts.controller, parts.halting, parts.batches)
             controlling = [group.create_task(part.run()) for part in watching]

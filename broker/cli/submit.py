@@ -69,7 +69,8 @@ def submit(  # noqa: PLR0913 each is an option of the command
         terms = Terms(batch or files.fingerprint(opened), tenant, deadline)
         reading = Reading(opened, terms, bars, as_json=as_json)
         with _if_interrupted("not all of it was sent; send it again when you like, no job runs twice"):
-            ends = asyncio.run(_send(settings, chosen, reading, seal=follow_it)) if settings else reading.checked()
+            seal = follow_it and batch is None
+            ends = asyncio.run(_send(settings, chosen, reading, seal=seal)) if settings else reading.checked()
     reading.report(sent=not check)
     all_well = not reading.refused
     if settings and ends and follow_it:
@@ -98,9 +99,10 @@ def _priority(settings: Settings, wanted: str | None) -> str:
 
 
 async def _send(settings: Settings, priority: str, reading: Reading, *, seal: bool) -> Ends:
-    """Send what can be sent; return where the topic ends then."""
+    """Send what can be sent, and say that the file's own batch is complete: of others nobody knows; return where the topic ends then."""
     async with Upload.to(settings, priority) as upload:
         await upload.send(reading.jobs())
-        for (tenant, batch_id), total in reading.batches.items() if seal else ():
-            await upload.seal(tenant, batch_id, total)
+        for (tenant, batch_id), total in reading.batches.items():
+            if seal and batch_id == reading.terms.batch:
+                await upload.seal(tenant, batch_id, total)
         return await upload.ends()

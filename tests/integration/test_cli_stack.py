@@ -84,6 +84,12 @@ def test_a_file_goes_from_submit_to_results_and_up_stops_cleanly(up: Up, tmp_pat
     submitted, followed = map(json.loads, ended.stdout.splitlines())
     assert submitted["jobs"] == 300
     assert followed["states"] == {"succeeded": 300}
+    give_up = time.monotonic() + 30
+    sealed = None
+    while sealed != 300:  # the seal is read apart from the jobs
+        assert time.monotonic() < give_up
+        status = up.run("status", "--batch", submitted["batch_id"], "--tenant", "acme", "--json")
+        sealed = json.loads(status.stdout)["sealed_total"]
 
     ended = up.run("results", "--batch", submitted["batch_id"], "--tenant", "acme", "-o", str(out))
     assert ended.returncode == 0, ended.stderr

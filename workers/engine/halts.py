@@ -62,8 +62,8 @@ class Halts:
             return ended
         return self._everything or self._tenants.get(job.tenant) or self._paused.get(batch)
 
-    def pauses(self, tenant: str | None = None) -> bool:
-        """Whether nothing may be taken: of a tenant, or at all."""
+    def pauses(self, tenant: str) -> bool:
+        """Whether nothing of a tenant may be taken."""
         return self._everything is not None or tenant in self._tenants
 
     def paused_batches(self, tenant: str) -> list[str]:

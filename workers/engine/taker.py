@@ -68,7 +68,7 @@ class Taker:
 
     async def _round(self) -> int:
         found = await self._cancelled()
-        for priority in self._priorities if not self._halts.pauses() else ():
+        for priority in self._priorities:
             now = datetime.now(UTC)
             due = await self._store.due_tenants(priority, now)
             tenants = [tenant for tenant in due if not self._halts.pauses(tenant)]

@@ -12,7 +12,7 @@ import pytest
 from broker.settings import Worker
 from broker.telemetry import Telemetry
 from schemas.codes import Code
-from tests.builders import a_claim, some_settings
+from tests.builders import a_claim, a_running, some_settings
 from tests.virtual_time import run
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.finisher import Finisher
@@ -252,6 +252,34 @@ def test_what_is_ready_is_laid_down_when_it_is_halted_and_what_is_not_stays() ->
     assert waits == {"paused": (True, "paused", "paused:acme/p", True), "x": (False, "paused", None, False)}
 
 
+def test_calls_of_a_cancelled_batch_are_cut_and_those_of_paused_and_limited_ones_go_on() -> None:
+    async def life() -> dict[str, str | None]:
+        worker = AWorker()
+        running = {name: a_running(id=f"acme/{name}", job_id=name, batch_id=name) for name in ("c", "p", "l")}
+        for name, one in running.items():
+            worker.dispatcher._under_way[f"acme/{name}"] = one
+            worker.dispatcher._tasks[f"acme/{name}"] = asyncio.create_task(asyncio.sleep(1))
+        worker.halts.learn([halt("acme/c", HaltKind.CANCELLED), halt("acme/p"), halt("acme/l", HaltKind.LIMITED)])
+        worker.dispatcher.heed_halts()
+        return {name: one.stopped for name, one in running.items()}
+
+    assert run(life()) == {"c": "cancelled acme/c", "p": None, "l": None}
+
+
+def test_jobs_wait_for_their_batch_as_long_as_it_is_paused() -> None:
+    async def life() -> list[str]:
+        worker = AWorker()
+        await worker.begin()
+        await worker.wait("a", batch_id="b")
+        await worker.store.halt("acme/b", HaltKind.PAUSED, 1)
+        await worker.halting.begin()
+        await worker.store.park(["acme/a"], "acme/b")
+        await worker.halting.do()
+        return await worker.store.parked()
+
+    assert run(life()) == ["acme/b"]
+
+
 def test_a_job_that_becomes_ready_under_a_halt_does_not_start() -> None:
     async def life() -> tuple[Kept, list[str]]:
         worker = AWorker()
@@ -304,7 +332,7 @@ def test_halts_are_learnt_though_what_they_ask_of_documents_does_not_end() -> No
         await asyncio.sleep(1.5)
         running.cancel()
         await asyncio.wait({running})
-        return worker.halts.pauses()
+        return worker.halts.pauses("acme")
 
     assert run(life())
 
@@ -317,11 +345,11 @@ def test_a_database_that_is_away_keeps_what_was_known_halted() -> None:
         worker.store.lose_next("halts")
         running = asyncio.create_task(worker.halting.run())
         await asyncio.sleep(0.5)
-        kept = worker.halts.pauses()
+        kept = worker.halts.pauses("acme")
         await worker.store.halt(EVERYTHING, None, 2)
         await asyncio.sleep(2)
         running.cancel()
         await asyncio.wait({running})
-        return kept, worker.halts.pauses()
+        return kept, worker.halts.pauses("acme")
 
     assert run(life()) == (True, False)

@@ -1,10 +1,11 @@
-"""What becomes of a record whose job is known already."""
+"""What becomes of a record whose job is known already, or shall not run now."""
 
 import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
+import pytest
 
 from broker.codec import Place
 from broker.events import Events
@@ -18,6 +19,7 @@ from workers.engine.publisher import Publisher
 from workers.engine.record import Record
 from workers.engine.taker import Taker
 from workers.engine.topics import Topics
+from workers.stores.control import EVERYTHING, NEVER, Halt, HaltKind
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.protocol import Address
 
@@ -90,3 +92,42 @@ async def test_a_duplicate_with_another_body_takes_nothing_up() -> None:
     await worker.read(1, body={**BODY, "temperature": 1})
     assert len(worker.hands.ready) == 0
     assert len(worker.hands.registry) == 0  # the audit finds the job that is there
+
+
+SCHEDULED = "2099-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("scope", "kind", "fields", "waits"),
+    [
+        (EVERYTHING, HaltKind.PAUSED, {}, ("paused", False, None)),
+        ("acme", HaltKind.PAUSED, {}, ("paused", False, None)),
+        ("acme/b", HaltKind.PAUSED, {"batch_id": "b"}, ("paused", True, "paused:acme/b")),
+        ("acme/b", HaltKind.PAUSED, {"batch_id": "b", "not_before": SCHEDULED}, ("scheduled", False, None)),
+        ("acme/b", HaltKind.PAUSED, {}, None),
+        ("acme/b", HaltKind.CANCELLED, {"batch_id": "b", "not_before": SCHEDULED}, None),
+    ],
+)
+async def test_a_job_that_arrives_under_a_halt_waits_or_is_ready_to_be_ended(
+    scope: str, kind: HaltKind, fields: dict[str, Any], waits: tuple[str, bool, str | None] | None
+) -> None:
+    worker = _Worker()
+    await worker.hands.leases.start({})
+    worker.hands.halts.learn([Halt(scope, kind, 1, "", datetime.now(UTC))])
+    await worker.read(0, **fields)
+    document = worker.store.database.jobs["acme/1"]
+    assert len(worker.hands.ready) == (0 if waits else 1)
+    if waits is not None:
+        found = document["state"], document["why_waiting"], document["due_at"] == NEVER, document.get("wait_key")
+        assert found == ("waiting", *waits)
+
+
+async def test_a_job_that_was_announced_and_arrives_under_a_pause_is_merged_and_waits() -> None:
+    worker = _Worker()
+    await worker.hands.leases.start({})
+    await worker.store.add_reply("acme/1", Address("results.a"), "t")
+    worker.hands.halts.learn([Halt("acme", HaltKind.PAUSED, 1, "", datetime.now(UTC))])
+    await worker.read(0)
+    document = worker.store.database.jobs["acme/1"]
+    assert (document["state"], document["why_waiting"]) == ("waiting", "paused")
+    assert len(worker.hands.registry) == 0
