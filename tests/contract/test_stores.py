@@ -879,19 +879,26 @@ async def failed(store: ControlStore, id_: str = "acme/1", *, out: bool = True) 
 
 
 async def test_a_failed_job_is_run_again_as_the_next_generation_under_a_later_fence(world: World) -> None:
-    store = world.store("us")
-    await failed(store)
+    store, soon = world.store("us"), datetime.now(UTC) + timedelta(seconds=5)
+    await store.start(30, {})
+    await world.store("without a lease").insert([job()])
+    await store.sweep()
+    await store.take(["acme/1"], "t", soon)
+    assert await store.wait([put_back(fence=2, attempts=2, due_at=soon)]) == [Fate.DONE]
+    await store.take(["acme/1"], "t", soon)
+    assert await store.mark_called("acme/1", 3) == Fate.DONE
+    assert await store.finish([outcome(fence=3, state="failed", row=row(), keep_payload=True)], "t1") == [Fate.DONE]
+    await store.published([Published("acme/1", "t1", 1)], EXPIRY)
     assert await store.rerun("acme/1", 7) is None
     document = await world.document("acme/1")
     assert (document["state"], document["owner"], document["why_waiting"]) == (State.WAITING, None, "rerun")
     assert not {"result", "row", "called", "expire_at", "outbox", "finished_at", "cancel"} & document.keys()
-    soon = datetime.now(UTC) + timedelta(seconds=5)
     [claim] = await store.take(["acme/1"], "t", soon)
-    assert (claim.generation, claim.fence, claim.attempts, claim.takeovers) == (2, 2, 0, 0)
+    assert (claim.generation, claim.fence, claim.attempts, claim.takeovers) == (2, 4, 0, 0)
     assert (claim.uid, claim.payload, claim.called, claim.replies) == ("uid of acme/1", b'{"body": {}}', False, (HERE,))
     assert claim.arrived_at != NOW  # its time begins anew
-    assert await store.finish([outcome(fence=1)], "late") == [Fate.FENCED]
-    assert await store.finish([outcome(fence=2)], "t2") == [Fate.DONE]
+    assert await store.finish([outcome(fence=3)], "late") == [Fate.FENCED]
+    assert await store.finish([outcome(fence=4)], "t2") == [Fate.DONE]
     [again] = await store.outboxes(["acme/1"])
     assert again.generation == 2
 
@@ -1027,6 +1034,8 @@ async def test_a_cancelled_batch_marks_all_of_its_jobs_that_go_on(world: World) 
     await store.apply(halt)
     [halt] = await store.halts()
     assert halt.applied
+    await store.halt("acme/b", HaltKind.CANCELLED, 8, reason="enough")
+    assert [again.applied for again in await store.halts()] == [False]
     assert await store.cancelled() == [("acme/1", "enough")]
     assert await store.cancelled_waiting(10) == ["acme/2"]
     [claim] = await store.take(["acme/2"], "t", datetime.now(UTC) + timedelta(seconds=5))
