@@ -60,15 +60,15 @@ class Desk:
             await asyncio.sleep(_LOOK_S)
         return False
 
-    async def check_batch(self, tenant: str, batch: str) -> None:
-        """Make sure that a tenant has a batch.
+    async def check_batch(self, tenant: str, batch: str, hint: str = "") -> None:
+        """Make sure that a tenant has a batch; `hint` says what else may be done.
 
         Raises:
             ControlRefused: `unknown_batch`.
         """
         states = await database.state_counts(self.opened, queries.batch_counts([(tenant, batch)]))
         if not states and not await self.opened["batches"].find_one({"_id": f"{tenant}/{batch}"}, {"_id": 1}):
-            raise refused(Code.UNKNOWN_BATCH, f"batch {batch} of the tenant {tenant}")
+            raise refused(Code.UNKNOWN_BATCH, f"the batch {batch} of the tenant {tenant}", hint)
 
 
 @asynccontextmanager
@@ -83,9 +83,13 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
         yield Desk(settings, sending, opened)
 
 
-def refused(code: Code, subject: str) -> ControlRefused:
-    """The error of what cannot be done: about what, why, and the code that never changes."""
-    return ControlRefused(code.value, f"{subject}: {MEANING[code]} ({code.value})")
+def refused(code: Code, subject: str, hint: str = "") -> ControlRefused:
+    """The error of what cannot be done: about what, why, what else may be done, and the code that never changes."""
+    return ControlRefused(code.value, f"{subject}: {MEANING[code]}{hint and ' ' + hint} ({code.value})")
+
+
+BEFORE_READ = "With --unread it is asked for all the same, for when one is."
+"""The hint where a batch that nobody has seen may be meant."""
 
 
 UNREAD = "no worker has read it yet: Kafka keeps it until one does (`aibroker doctor` shows whether any is alive)"

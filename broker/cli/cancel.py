@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.cli import queries, screen
-from broker.cli.asking import UNREAD, Desk, desk, refused
+from broker.cli.asking import BEFORE_READ, UNREAD, Desk, desk, refused
 from broker.cli.invocation import DataOption, Invocation, JsonOption, TenantOption
 from broker.errors import UsageError
 from broker.settings import Settings
@@ -60,7 +60,7 @@ async def _cancelled(settings: Settings, message: dict[str, Any], *, unread: boo
             await _check_job(at, tenant, job)
             return await at.done("jobs", f"{tenant}/{job}", await at.ask(message))
         if not unread:
-            await at.check_batch(tenant, batch)
+            await at.check_batch(tenant, batch, BEFORE_READ)
         return await at.done("halts", f"{tenant}/{batch}", await at.ask(message))
 
 

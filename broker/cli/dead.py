@@ -54,7 +54,10 @@ def listing(
         for row in rows:
             screen.write_json(row)
         return
-    screen.write_table("Dead letters", list(rows[0]) if rows else ["place"], [list(row.values()) for row in rows])
+    if not rows:
+        screen.write_text("there is none")
+        return
+    screen.write_table("Dead letters", list(rows[0]), [list(row.values()) for row in rows])
     if found > len(rows):
         screen.say(f"the newest {len(rows):,} of {found:,}; --limit shows more, --reason and --since choose")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.cli import screen
-from broker.cli.asking import UNREAD, desk
+from broker.cli.asking import BEFORE_READ, UNREAD, desk
 from broker.cli.cancel import ReasonOption, UnreadOption
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.errors import UsageError
@@ -70,7 +70,7 @@ def _message(action: str, batch: str | None, tenant: str | None, *, everything: 
 async def _asked(settings: Settings, message: dict[str, Any], *, check: bool) -> bool:
     async with desk(settings) as at:
         if check:
-            await at.check_batch(message["tenant"], message["batch_id"])
+            await at.check_batch(message["tenant"], message["batch_id"], BEFORE_READ)
         scope = Control.model_validate({name: value for name, value in message.items() if value is not None}).scope
         return await at.done("halts", scope, await at.ask(message))
 

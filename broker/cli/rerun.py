@@ -73,7 +73,8 @@ def rerun(  # noqa: PLR0913 each is an option of the command
     elif check:
         screen.write_text(f"{count:,} jobs would run again")
     else:
-        look = f"; `aibroker status --batch {batch}` shows how far they are" if batch else ""
+        whose = f" --tenant {tenant}" if tenant else ""
+        look = f"; `aibroker status --batch {batch}{whose}` shows how far they are" if batch else ""
         screen.write_text(f"{count:,} jobs are asked to run again{look}")
 
 

@@ -40,9 +40,9 @@ async def test_an_operator_stops_everything_and_lets_it_go_on_and_runs_again_wha
     async with deployed(stack, prefix, {"default": {"faults": {"500": 1.0}}}) as deployment:
         [worker] = await deployment.workers()
         typed = Typed(deployment, capfdbinary)
-        assert await typed("pause --all --reason dear") == [
-            {"event": "paused", "everything": True, "tenant": None, "batch_id": None, "done": True}
-        ]
+        [paused] = await typed("pause --all --reason dear")
+        assert (paused["event"], paused["everything"], paused["batch_id"]) == ("paused", True, None)
+        await deployment.until_count(1, {"_id": "*", "kind": "paused"}, collection="halts")
         await deployment.send([chat(f"j{number}", batch_id="b", max_attempts=1) for number in range(5)])
         await deployment.until_count(5, {"state": "waiting", "why_waiting": "paused"})
         [status] = await typed("status j1")
@@ -78,8 +78,8 @@ async def test_an_operator_stops_everything_and_lets_it_go_on_and_runs_again_wha
         await deployment.behave({"default": {"latency": {"kind": "fixed", "ms": 20_000}}})
         await deployment.send([chat("slow", batch_id="c"), chat("single")])
         await deployment.until(lambda: len(deployment.calls()) == 12)
-        assert (await typed("cancel single --reason enough"))[0]["done"]
-        assert (await typed("cancel --batch c"))[0]["done"]
+        assert (await typed("cancel single --reason enough"))[0]["job_id"] == "single"
+        assert (await typed("cancel --batch c"))[0]["batch_id"] == "c"
         await deployment.until_count(2, {"state": "cancelled"})
         [status] = await typed("status --batch c")
         assert (status["states"], status["halted"].split(" (")[0]) == ({"cancelled": 1}, "cancelled")
