@@ -1,4 +1,4 @@
-"""The command `aibroker`. Start at `application.py`, which lists its commands; what they decide is in modules of its own, without I/O."""
+"""The command `aibroker`. Start at `commands.py`, which lists them; what they decide is in modules of its own, without I/O."""
 
 from broker.cli.application import main
 

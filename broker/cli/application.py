@@ -1,4 +1,4 @@
-"""Lists the commands, and turns what went wrong into one sentence and an exit code: the command's composition root."""
+"""Builds the command, and turns what went wrong into one sentence and an exit code: the command's composition root."""
 
 import logging
 import os
@@ -11,23 +11,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli import (
-    cancel,
-    dead,
-    doctor,
-    pause,
-    rerun,
-    results,
-    simulate,
-    status,
-    submit,
-    topics,
-    up,
-    usage,
-    worker,
-    workers,
-)
-from broker.cli import demo as demonstration
+from broker.cli import commands
 from broker.cli.invocation import Invocation
 from broker.errors import AibrokerError, ControlRefused, JobRefused, ServiceMissing, SettingsError, UsageError
 from broker.local.errors import LocalError
@@ -47,8 +31,8 @@ Exit codes: 0 done, 1 some jobs did not succeed, 2 wrong use, 3 a service is mis
 """
 
 
-def application() -> typer.Typer:
-    """Build the command with all its subcommands."""
+def application(arguments: Sequence[str]) -> typer.Typer:
+    """Build the command with the subcommands that the arguments can mean."""
     app = typer.Typer(
         help=_HELP,
         no_args_is_help=True,
@@ -57,24 +41,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    trying, working, running = "To try it", "Jobs and what they cost", "To run it"
-    app.command("demo", rich_help_panel=trying)(demonstration.demo)
-    app.command("up", rich_help_panel=trying)(up.up)
-    app.command("submit", rich_help_panel=working)(submit.submit)
-    app.command("status", rich_help_panel=working)(status.status)
-    app.command("results", rich_help_panel=working)(results.results)
-    app.command("usage", rich_help_panel=working)(usage.usage)
-    app.command("cancel", rich_help_panel=working)(cancel.cancel)
-    app.command("rerun", rich_help_panel=working)(rerun.rerun)
-    app.command("pause", rich_help_panel=running)(pause.pause)
-    app.command("resume", rich_help_panel=running)(pause.resume)
-    app.add_typer(dead.dead(), name="dead", rich_help_panel=running)
-    app.command("doctor", rich_help_panel=running)(doctor.doctor)
-    app.command("topics", rich_help_panel=running)(topics.topics)
-    app.command("worker", rich_help_panel=running)(worker.worker)
-    app.command("workers", rich_help_panel=running)(workers.workers)
-    app.command("drain", rich_help_panel=running)(workers.drain)
-    app.command("simulate", rich_help_panel=running)(simulate.simulate)
+    commands.add_all(app, arguments)
     return app
 
 
@@ -114,7 +81,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the command; every error that a user can meet becomes one sentence here, and nowhere else."""
     invocation = Invocation(environment)
     try:
-        typer.main.get_command(application()).main(list(arguments), prog_name="aibroker", obj=invocation)
+        typer.main.get_command(application(arguments)).main(list(arguments), prog_name="aibroker", obj=invocation)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else DONE
     except KeyboardInterrupt:

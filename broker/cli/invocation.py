@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from broker import settings as settings_of
-from broker.cli import machine
+from broker.cli import variables
 from broker.errors import ServiceMissing
 from broker.settings import Settings
 
@@ -59,8 +59,8 @@ class Invocation:
                 raise ServiceMissing(f"no stack runs on {data}; start it with `aibroker up --data {data}`")
         if found is None:
             return {}
-        led = machine.of_stack(found["kafka"], found["mongo"], found["database"])
-        return {**led, **machine.of_simulator(found.get("simulator"), own)}
+        led = variables.of_stack(found["kafka"], found["mongo"], found["database"])
+        return {**led, **variables.of_simulator(found.get("simulator"), own)}
 
 
 def running_stack(data: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What `up` and `demo` share: the environment that leads to a local stack, what has to be there before workers, and clean stops."""
+"""What `up` and `demo` share: the settings of a local stack, what has to be there before workers, and clean stops."""
 
 import asyncio
 import os
@@ -8,29 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from broker import mongo, settings, topics
+from broker.cli import variables
 from broker.local.stack import Stack
 from broker.settings import Settings
 
 INTERRUPTED = 130
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def of_file(file: Path | None) -> dict[str, str]:
-    """The variable that names the settings file, for a child."""
-    return {settings.FILE_VARIABLE: str(file)} if file else {}
-
-
-def of_stack(kafka: str, mongo_url: str, database: str) -> dict[str, str]:
-    """The variables that lead to a stack's servers."""
-    said = {"AIBROKER_KAFKA": kafka, "AIBROKER_MONGO": mongo_url}
-    return said if database == Settings().database else {**said, "AIBROKER_PREFIX": database}
-
-
-def of_simulator(url: str | None, known: Settings) -> dict[str, str]:
-    """The variables that make the simulator a provider, where the settings name none."""
-    if url is None or known.providers:
-        return {}
-    return {"AIBROKER_PROVIDERS_SIMULATOR_BASE_URL": f"{url}/v1", "AIBROKER_PROVIDERS_SIMULATOR_API_KEY": "simulated"}
 
 
 async def prepare(of: Settings) -> topics.Ensured:
@@ -79,7 +62,7 @@ async def _until_stopped(work: Coroutine[Any, Any, None], stopping: Callable[[],
 
 def settings_for(stack: Stack, environment: Mapping[str, str], file: Path | None) -> tuple[Settings, dict[str, str]]:
     """The settings of a stack's deployment, and the variables for its workers."""
-    led = {**of_file(file), **of_stack(stack.kafka_url, stack.mongo_url, stack.addresses.database)}
+    led = {**variables.of_file(file), **variables.of_stack(stack.kafka_url, stack.mongo_url, stack.addresses.database)}
     known = settings.load({**environment, **led}, file)
-    led |= of_simulator(stack.addresses.simulator, known)
+    led |= variables.of_simulator(stack.addresses.simulator, known)
     return settings.load({**environment, **led}, file), led

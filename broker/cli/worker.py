@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import typer
 
 from broker.cli.invocation import DataOption, Invocation
-from broker.cli.machine import of_file
+from broker.cli.variables import of_file
 
 
 def worker(context: typer.Context, *, data: DataOption = None) -> None:

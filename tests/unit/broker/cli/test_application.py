@@ -1,11 +1,14 @@
 """The command as a whole: its help, its exit codes, and what it says where something is wrong."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
 import pytest
 
+from broker.cli import commands
 from broker.cli.application import exit_code, run, sentence
 from broker.errors import AibrokerError, ControlRefused, JobRefused, KafkaMissing, SettingsError, UsageError
 from broker.local.errors import PortTaken
@@ -40,12 +43,25 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["--help"], {}) == 0
     shown = capsys.readouterr().out
     assert all(f" {command} " in shown for command in COMMANDS)
+    assert set(commands.COMMANDS) == set(COMMANDS)
+
+
+def test_the_help_waits_for_no_client_of_kafka_or_mongodb() -> None:
+    program = "import sys; from broker.cli.application import run; run(['--help'], {}); print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(ended.stdout.splitlines()[-1].split())
+    assert "typer" in imported
+    assert not {"aiokafka", "pymongo", "faststream", "httpx", "aiohttp"} & imported
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_explains_itself_and_the_list_says_the_same(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run([command, "--help"], {}) == 0
-    assert "Usage: aibroker" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Usage: aibroker" in said
+    assert f" {commands.COMMANDS[command].short}" in said
 
 
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
