@@ -90,9 +90,8 @@ def _size(value: object) -> int:
     if isinstance(value, int):
         return 8 if -_INT64 <= value < _INT64 else MAX_DOCUMENT_BYTES + 1
     if isinstance(value, str):
-        return len(value.encode()) if _encodable(value) else MAX_DOCUMENT_BYTES + 1
+        try:
+            return len(value.encode())
+        except UnicodeEncodeError:
+            return MAX_DOCUMENT_BYTES + 1
     return len(value) if isinstance(value, bytes) else 8
-
-
-def _encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
