@@ -45,7 +45,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("an unknown insert is sent again", "jobs-crashes", "NothingIsLost"),
     Mutation("an unknown mark is sent again", "jobs-at-most-once", "AtMostOnceIsOnce"),
     # 4, 5: an outcome is frozen, and what a row says was known before
-    Mutation("an outcome is frozen", "jobs-cancels", "SpendIsKept"),
+    Mutation("an outcome is frozen", "jobs-ends-control", "SpendIsKept"),
     Mutation("a mismatch is read again", "jobs-crashes", "ClearedIsTold"),
     Mutation("billed once the finish is known", "jobs-pauses", "BilledOnce"),
     # 6 and the outbox

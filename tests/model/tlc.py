@@ -57,7 +57,7 @@ class Tlc:
         with tempfile.TemporaryDirectory(prefix="aibroker-model-") as folder:
             settings = Path(folder) / "model.cfg"
             settings.write_text(configuration)
-            arguments = [*_JVM, "-cp", str(self.jar), "tlc2.TLC"]
+            arguments = [*_JVM, f"-Djava.io.tmpdir={folder}", "-cp", str(self.jar), "tlc2.TLC"]
             arguments += ["-nowarning", "-workers", "1", "-metadir", folder, "-config", str(settings), f"{module}.tla"]
             output = await self._run(arguments)
         verdict = read(output, configuration)
