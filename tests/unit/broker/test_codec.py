@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,7 @@ from schemas.job import MAX_RECORD_BYTES, Job
 from schemas.result import MAX_RESULT_BYTES
 
 NOW = datetime(2026, 12, 1, 8, 0, 0, 123_000, UTC)
+MOST_READINGS = 60
 PLACE = Place("cluster", "jobs.normal", 3, 42, NOW)
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -291,9 +293,19 @@ def test_a_trace_is_kept() -> None:
 def test_no_record_stops_the_loop_for_long(fields: dict[str, Any]) -> None:
     value = record(**fields)
     assert 600_000 < len(value) <= MAX_RECORD_BYTES
-    began = time.process_time()
-    decode(value, (), PLACE)
-    assert time.process_time() - began < 0.5
+    ours = least_cpu_s(lambda: decode(value, (), PLACE))
+    # What another reader needs for the same bytes, in the same minute: the machine may be slow, and what was quadratic took a hundred times as long.
+    assert ours < MOST_READINGS * least_cpu_s(lambda: json.loads(value))
+
+
+def least_cpu_s(work: Callable[[], object]) -> float:
+    """The CPU seconds of the fastest of three runs."""
+    times = []
+    for _ in range(3):
+        began = time.process_time()
+        work()
+        times.append(time.process_time() - began)
+    return min(times)
 
 
 @pytest.mark.parametrize(
