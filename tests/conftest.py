@@ -5,9 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from broker.local.mongod import Mongod
 from broker.local.processes import Children
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # how fast a machine is says nothing of what it runs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,8 +7,7 @@ from fractions import Fraction
 import pytest
 from genai_prices import Usage as TheirUsage
 from genai_prices import calc_price
-from hypothesis import HealthCheck, given
-from hypothesis import settings as run
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import settings
@@ -17,7 +16,6 @@ from broker.prices import Prices
 from schemas.usage import Usage
 
 PRICES = Prices()
-patient = run(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 counts = st.integers(min_value=0, max_value=2_000_000)
 
 
@@ -55,7 +53,6 @@ def test_our_price_and_the_simulators_agree_to_the_last_digit(model: str) -> Non
     assert ours.cost(tokens) == Decimal(simulator.dollars(simulator.cost(theirs, 123_457, 1_003, 977)))
 
 
-@patient
 @given(fresh=counts, read=counts, created=counts, output=counts)
 def test_our_sums_are_those_of_the_price_tables_own_calculator(
     fresh: int, read: int, created: int, output: int
@@ -103,7 +100,6 @@ def test_an_override_comes_before_the_table_and_only_for_its_provider() -> None:
     assert "/azure/" in azure.id
 
 
-@patient
 @given(
     dollars=st.decimals(min_value=0, max_value=10_000, places=17, allow_nan=False),
     tokens=st.integers(min_value=0, max_value=10**12),

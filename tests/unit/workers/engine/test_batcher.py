@@ -170,4 +170,4 @@ class _BatcherMachine(RuleBasedStateMachine):
 
 
 TestBatcherMachine = _BatcherMachine.TestCase
-TestBatcherMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBatcherMachine.settings = settings(max_examples=60, stateful_step_count=30)

@@ -141,7 +141,7 @@ def test_an_unknown_priority_is_an_error() -> None:
         queue().push("job", "urgent", "acme", cost=1, deadline=0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     costs=st.lists(st.tuples(COSTS, COSTS), min_size=30, max_size=80),
     weights=st.tuples(st.sampled_from([0.5, 1, 2, 7]), st.sampled_from([0.5, 1, 2, 7])),
@@ -257,4 +257,4 @@ class _FairMachine(RuleBasedStateMachine):
 
 
 TestFairMachine = _FairMachine.TestCase
-TestFairMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFairMachine.settings = settings(max_examples=60, stateful_step_count=40)

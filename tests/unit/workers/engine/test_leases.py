@@ -454,4 +454,4 @@ class _LeaseMachine(RuleBasedStateMachine):
 
 
 TestLeaseMachine = _LeaseMachine.TestCase
-TestLeaseMachine.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestLeaseMachine.settings = settings(max_examples=50, stateful_step_count=25)

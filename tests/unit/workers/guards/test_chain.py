@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.result import GuardFinding
@@ -128,7 +128,6 @@ def test_a_later_guard_sees_what_an_earlier_one_redacted() -> None:
     assert [finding["guard"] for finding in verdict.findings] == ["one", "two"]
 
 
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 known_keys = st.sampled_from(
     [
         "messages",
@@ -153,7 +152,6 @@ bodies = st.dictionaries(known_keys, json_values, max_size=5)
 operations = st.sampled_from(["chat", "responses", "embeddings", "moderations", "images", "another"])
 
 
-@patient
 @given(operations, bodies)
 def test_no_body_makes_it_raise_and_a_redacted_one_has_no_finding(operation: str, body: dict[str, Any]) -> None:
     redact = chain("redact")

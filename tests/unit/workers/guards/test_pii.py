@@ -3,13 +3,12 @@
 import time
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workers.guards.pii import DIGITS, EMAIL, PHONES, Pii, passes_luhn
 
 PII = Pii()
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 tricky = st.text(alphabet="0123456789 -+().@/ab.é例[]\n_", max_size=120)
 
 
@@ -71,7 +70,6 @@ def test_luhns_checksum_is_the_bookkeepers(number: bytes, passes: bool) -> None:
     assert passes_luhn(number) is passes
 
 
-@patient
 @given(st.text(alphabet=st.characters(codec=None), max_size=200) | tricky)
 @example("a@b.de4111111111111111+4915112345678")
 @example("+4" * 30 + "0" * 40)
@@ -82,7 +80,6 @@ def test_redacted_text_has_no_finding_any_more(text: str) -> None:
         assert found.kinds
 
 
-@patient
 @given(tricky)
 def test_the_set_misses_nothing_that_a_single_pattern_finds(text: str) -> None:
     content = text.encode()
@@ -108,16 +105,13 @@ def test_the_set_misses_nothing_that_a_single_pattern_finds(text: str) -> None:
     ],
 )
 def test_no_text_takes_more_than_linear_time(unit: str) -> None:
-    def seconds(size: int) -> float:
+    def cpu_s(size: int) -> float:
         text = unit * (size // len(unit))
-        best = 9.9
-        for _ in range(3):
-            began = time.perf_counter()
-            PII.check(text)
-            best = min(best, time.perf_counter() - began)
-        return best
+        began = time.process_time()
+        PII.check(text)
+        return time.process_time() - began
 
-    assert seconds(200_000) < 20 * seconds(40_000) + 0.05  # five times the text; a square would be 25 times
+    assert cpu_s(400_000) < 10 * cpu_s(100_000) + 0.05  # four times the text; a square would be 16 times
 
 
 def test_all_patterns_are_in_the_set() -> None:

@@ -289,6 +289,4 @@ class QuotaMachine(RuleBasedStateMachine):
 
 
 TestQuotaMachine = QuotaMachine.TestCase
-TestQuotaMachine.settings = settings(
-    max_examples=30, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestQuotaMachine.settings = settings(max_examples=30, stateful_step_count=50, suppress_health_check=list(HealthCheck))
