@@ -43,8 +43,8 @@ faults: install ## kill workers at every failpoint and at random; writes deploy/
 model: install ## check the models of the protocol and of the quotas with TLC, and that each rule is needed
 	$(BIN)/python -m tests.model
 
-bench: install ## measure P1 against the floor; writes build/bench.json
-	$(BIN)/python -m tests.benchmarks
+bench: install ## measure the targets, or some: ONLY=P1,P7; writes build/bench.json
+	$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 schemas: install ## write JSON Schema and AsyncAPI from the models
 	$(BIN)/python -m schemas.generate

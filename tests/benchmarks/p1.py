@@ -8,23 +8,20 @@ import asyncio
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pymongo
-from aiokafka import AIOKafkaProducer
-
-from broker import topics
 from broker.local.processes import Child
 from broker.local.stack import Stack
-from broker.settings import load
-from tests.faults.reading import Services
+from tests.benchmarks.ground import Entry, Figure, Options, Record, cpu_s, fresh, produce
 from tests.faults.waiting import until_ended
+from tests.integration.deployment import Deployment
 
-TARGET = 2.0
+TARGET = 1.3
+JOBS = 20_000
+ROUNDS = 5
 SPAN_EVERY = 100
 PRIORITIES = ("interactive", "normal", "batch")
 SETTINGS = """
@@ -43,6 +40,29 @@ class Measured:
     jobs_per_s: float
 
 
+async def measure(stack: Stack, options: Options) -> Entry:
+    """Alternate both; the median of the ratios counts."""
+    payloads = made_jobs(options.floor, options.sized(JOBS))
+    rounds = options.rounds or ROUNDS
+    floors, products = [], []
+    for number in range(rounds):
+        floors.append(await floor(options.floor, stack, len(payloads)))
+        products.append(await ours(stack, options, payloads))
+        ratio = products[-1].cpu_us_per_job / floors[-1].cpu_us_per_job
+        sys.stderr.write(f"P1 {number + 1}/{rounds}: floor {floors[-1]}, aibroker {products[-1]}, ratio {ratio:.2f}\n")
+    ratios = [high.cpu_us_per_job / low.cpu_us_per_job for low, high in zip(floors, products, strict=True)]
+    conditions = {
+        "jobs": len(payloads),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "floor_cpu_us_per_job": [round(run.cpu_us_per_job, 1) for run in floors],
+        "cpu_us_per_job": [round(run.cpu_us_per_job, 1) for run in products],
+        "floor_jobs_per_s": [round(run.jobs_per_s) for run in floors],
+        "jobs_per_s": [round(run.jobs_per_s) for run in products],
+        "on": "guards both ways, token estimate, quota (three kinds), ledger, telemetry with spans 1 in 100, 1,000 calls in flight",
+    }
+    return Entry({"": Figure(statistics.median(ratios), "<=", TARGET)}, conditions)
+
+
 async def floor(script: Path, stack: Stack, jobs: int) -> Measured:
     """Run the floor once."""
     assert stack.simulator is not None
@@ -59,100 +79,46 @@ async def floor(script: Path, stack: Stack, jobs: int) -> Measured:
     return Measured(said["cpu_us_per_job"], said["jobs_per_s"])
 
 
-async def ours(stack: Stack, folder: Path, prefix: str, payloads: list[bytes]) -> Measured:
+async def ours(stack: Stack, options: Options, payloads: list[bytes]) -> Measured:
     """Run one worker once, and verify that everything was on."""
-    assert stack.simulator is not None
-    services = Services(stack.kafka_url, stack.mongo_url, prefix, prefix, stack.simulator.url)
-    file = folder / "p1.yaml"
-    file.write_text(SETTINGS)
-    environment = {
-        "AIBROKER_SETTINGS": str(file),
-        "AIBROKER_KAFKA": services.kafka,
-        "AIBROKER_MONGO": services.mongo,
-        "AIBROKER_PREFIX": prefix,
-        "AIBROKER_PROVIDERS_SIM_BASE_URL": f"{services.simulator}/v1",
-        "AIBROKER_PROVIDERS_SIM_API_KEY": "key",
-    }
-    await topics.ensure(load(environment))
-    [worker] = await stack.start_workers(1, environment)
-    process, loop = psutil.Process(worker.pid), asyncio.get_running_loop()
-    before, started = _cpu_s(process), loop.time()
-    await _produce(services, payloads)
-    if not await until_ended(services, 180):
-        raise RuntimeError(f"the jobs did not end; the worker's log is {worker.log}")
-    used, wall = _cpu_s(process) - before, loop.time() - started
-    await stack.stop_worker(worker)
-    _verify(services, worker, len(payloads))
+    async with fresh(stack, options, SETTINGS) as deployment:
+        [worker] = await deployment.workers()
+        loop = asyncio.get_running_loop()
+        before, started = cpu_s(worker), loop.time()
+        await produce(deployment.services, _records(payloads))
+        if not await until_ended(deployment.services, 180):
+            raise RuntimeError(f"the jobs did not end; the worker's log is {worker.log}")
+        used, wall = cpu_s(worker) - before, loop.time() - started
+        await deployment.stop(worker)
+        _verify(deployment, worker, len(payloads))
     return Measured(used / len(payloads) * 1e6, len(payloads) / wall)
 
 
-async def compare(stack: Stack, folder: Path, script: Path, *, jobs: int, pairs: int) -> dict[str, Any]:
-    """Alternate both; return P1's entry of the table."""
-    payloads = _jobs(script, jobs)
-    ratios, floors, products = [], [], []
-    for pair in range(pairs):
-        low = await floor(script, stack, jobs)
-        high = await ours(stack, folder, f"p1x{pair}x{psutil.Process().pid}", payloads)
-        ratios.append(high.cpu_us_per_job / low.cpu_us_per_job)
-        floors.append(low)
-        products.append(high)
-        sys.stderr.write(f"P1 pair {pair + 1}/{pairs}: floor {low}, aibroker {high}, ratio {ratios[-1]:.2f}\n")
-    value = statistics.median(ratios)
-    return {
-        "value": round(value, 3),
-        "target": TARGET,
-        "holds": value <= TARGET,
-        "conditions": {
-            "jobs": jobs,
-            "pairs": pairs,
-            "ratios": [round(ratio, 3) for ratio in ratios],
-            "floor_cpu_us_per_job": [round(run.cpu_us_per_job, 1) for run in floors],
-            "cpu_us_per_job": [round(run.cpu_us_per_job, 1) for run in products],
-            "floor_jobs_per_s": [round(run.jobs_per_s) for run in floors],
-            "jobs_per_s": [round(run.jobs_per_s) for run in products],
-            "on": "guards both ways, token estimate, quota (three kinds), ledger, telemetry with spans 1 in 100, 1,000 calls in flight",
-        },
-    }
-
-
-def _jobs(script: Path, count: int) -> list[bytes]:
-    """The floor's own jobs."""
+def made_jobs(script: Path, count: int) -> list[bytes]:
+    """The floor's own jobs: about 1 kB, four tenants, prompts of words."""
+    if not script.exists():
+        raise RuntimeError(f"there is no {script}; name the yardstick with --floor")
     names: dict[str, Any] = {"__name__": "floor"}
     exec(compile(script.read_text(), str(script), "exec"), names)  # noqa: S102 the yardstick is a script, not a module
     made: list[bytes] = names["make_jobs"](count)
     return made
 
 
-async def _produce(services: Services, payloads: list[bytes]) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=services.kafka, acks="all", linger_ms=5, max_batch_size=262_144)
-    await producer.start()
-    try:
-        for number, payload in enumerate(payloads):
-            sampled = "01" if number % SPAN_EVERY == 0 else "00"
-            trace = f"00-{number + 1:032x}-{number + 1:016x}-{sampled}".encode()
-            topic = services.topic(f"jobs.{PRIORITIES[number % 3]}")
-            await producer.send(topic, payload, headers=[("traceparent", trace)])
-        await producer.flush()
-    finally:
-        await producer.stop()
+def _records(payloads: list[bytes]) -> Iterator[Record]:
+    for number, payload in enumerate(payloads):
+        sampled = "01" if number % SPAN_EVERY == 0 else "00"
+        trace = f"00-{number + 1:032x}-{number + 1:016x}-{sampled}".encode()
+        yield Record(f"jobs.{PRIORITIES[number % 3]}", payload, [("traceparent", trace)])
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def _verify(services: Services, worker: Child, jobs: int) -> None:
+def _verify(deployment: Deployment, worker: Child, jobs: int) -> None:
     """Everything was on, or the figure would say nothing."""
-    with pymongo.MongoClient[dict[str, Any]](services.mongo) as client:
-        database = client[services.database]
-        found: Mapping[str, int] = {
-            "succeeded documents": database["jobs"].count_documents({"state": "succeeded"}),
-            "billed rows": database["usage"].count_documents({"billed": True, "estimated": False}),
-            "quota rows": database["quotas"].count_documents({}),
-            "spans": sum('"event":"span"' in line for line in worker.log.read_text().splitlines()),
-        }
-        client.drop_database(services.database)
-    wanted = {"succeeded documents": jobs, "billed rows": jobs, "quota rows": 4, "spans": jobs // SPAN_EVERY}
+    found: Mapping[str, int] = {
+        "succeeded documents": deployment.count({"state": "succeeded"}),
+        "billed rows": deployment.count({"billed": True, "estimated": False}, "usage"),
+        "quota rows": deployment.count({}, "quotas"),
+        "spans": sum('"event":"span"' in line for line in worker.log.read_text().splitlines()),
+    }
+    wanted = {"succeeded documents": jobs, "billed rows": jobs, "quota rows": 4, "spans": -(-jobs // SPAN_EVERY)}
     if found != wanted:
         raise RuntimeError(f"not everything was on: {found}, not {wanted}")
