@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from broker.errors import SettingsError
+from broker.settings_file import Place, read
 from schemas.job import Tenant
 from schemas.money import Usd
 
@@ -21,6 +21,11 @@ DEFAULT_FILE = "aibroker.yaml"
 
 Seconds = Annotated[float, Field(gt=0, le=604_800)]
 Milliseconds = Annotated[int, Field(ge=0, le=600_000)]
+Weight = Annotated[float, Field(ge=0.001, le=1_000, allow_inf_nan=False)]
+"""A share of the service, relative to the others': so far from zero and from infinity that nothing starves and no sum overflows."""
+
+TenantOrAny = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|\*)$")]
+"""A tenant, or "*" for each that is not named."""
 
 
 class Section(BaseModel):
@@ -33,8 +38,14 @@ class Priority(Section):
     """One priority; the list's order is theirs."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
-    weight: Annotated[float, Field(gt=0)]
+    weight: Weight
     deadline_s: Seconds
+
+
+class TenantShare(Section):
+    """What a tenant is given while others have work, too."""
+
+    weight: Weight = 1.0
 
 
 class Worker(Section):
@@ -133,6 +144,9 @@ def _priorities() -> tuple[Priority, ...]:
     )
 
 
+_USUAL_SHARE = TenantShare()
+
+
 class Settings(Section):
     """Everything that can be set."""
 
@@ -146,6 +160,7 @@ class Settings(Section):
     fail_at: Annotated[str, Field(pattern=r"^([a-z_]+(:\d+)?)?$")] = ""
     expire_s: Seconds = 604_800.0
     priorities: Annotated[tuple[Priority, ...], Field(min_length=1)] = Field(default_factory=_priorities)
+    tenants: dict[TenantOrAny, TenantShare] = Field(default_factory=lambda: {"*": _USUAL_SHARE})
     worker: Worker = Worker()
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,30}$")], Provider] = Field(default_factory=dict)
     routes: dict[str, tuple[RouteTarget, ...]] = Field(default_factory=dict)
@@ -163,6 +178,19 @@ class Settings(Section):
                     known = ", ".join(self.providers) or "none"
                     raise ValueError(f"routes.{model} names the provider {target.provider!r}; configured: {known}")
         return self
+
+    @model_validator(mode="after")
+    def _priorities_differ(self) -> "Settings":
+        names = [priority.name for priority in self.priorities]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"priorities names {twice!r} twice; each has one weight and one deadline")
+        return self
+
+    def tenant_weight(self, tenant: str) -> float:
+        """A tenant's weight inside its priority: its own, else that of "*", else 1."""
+        share = self.tenants.get(tenant) or self.tenants.get("*") or _USUAL_SHARE
+        return share.weight
 
     def topic(self, name: str) -> str:
         """The topic's name in this deployment: `name` behind the prefix."""
@@ -191,9 +219,9 @@ def load(environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """
     path = file or Path(environment.get(FILE_VARIABLE, DEFAULT_FILE))
     data: dict[str, Any] = {}
-    lines: dict[tuple[str, ...], int] = {}
+    lines: dict[Place, int] = {}
     if path.exists():
-        data, lines = _read(path)
+        data, lines = read(path)
     elif file or FILE_VARIABLE in environment:
         raise SettingsError(f"{path}: there is no such settings file; make it or unset {FILE_VARIABLE}")
     sources = _override(data, environment)
@@ -203,34 +231,9 @@ def load(environment: Mapping[str, str], file: Path | None = None) -> Settings:
         raise SettingsError("\n".join(_sentences(error, path, lines, sources))) from None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """Return the file's mapping and the line of each of its fields."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from None
-    if data is None or node is None:
-        return {}, {}
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path}: must be a mapping of settings, such as `kafka: host:9092`")
-    return data, dict(_lines(node, ()))
-
-
-def _lines(node: yaml.Node, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    yield place, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*place, str(key.value)), key.start_mark.line + 1
-            yield from ((p, n) for p, n in _lines(value, (*place, str(key.value))) if p != (*place, str(key.value)))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*place, str(index)))
-
-
-def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[Place, str]:
     """Put what the environment says into `data`; return the variable of each place."""
-    sources: dict[tuple[str, ...], str] = {}
+    sources: dict[Place, str] = {}
     for variable, value in environment.items():
         place = _place(variable)
         if place is None:
@@ -244,7 +247,7 @@ def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tupl
     return sources
 
 
-def _place(variable: str) -> tuple[str, ...] | None:
+def _place(variable: str) -> Place | None:
     """Return the place of the setting that an environment variable names, None if it names none."""
     name = variable.removeprefix("AIBROKER_").lower()
     if variable == FILE_VARIABLE or not variable.startswith("AIBROKER_"):
@@ -252,7 +255,7 @@ def _place(variable: str) -> tuple[str, ...] | None:
     if (
         name in Settings.model_fields
         and name not in _SECTIONS
-        and name not in {"routes", "quotas", "prices", "priorities", "providers"}
+        and name not in {"routes", "quotas", "prices", "priorities", "providers", "tenants"}
     ):
         return (name,)
     section, _, field = name.partition("_")
@@ -268,9 +271,13 @@ _SECTIONS: dict[str, type[Section]] = {"worker": Worker, "guards": Guards, "tele
 
 
 def _sentences(
-    error: ValidationError, path: Path, lines: Mapping[tuple[str, ...], int], sources: Mapping[tuple[str, ...], str]
+    error: ValidationError, path: Path, lines: Mapping[Place, int], sources: Mapping[Place, str]
 ) -> Iterator[str]:
-    for problem in error.errors(include_url=False, include_context=False):
+    problems = error.errors(include_url=False, include_context=False)
+    inner = {problem["loc"][:-2] for problem in problems}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in inner:
+            continue  # pydantic does not count the wrong entries that it has just named
         place = tuple(str(part) for part in problem["loc"])
         known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
         siblings = [variable for other, variable in sources.items() if other[:-1] == place[:-1]]

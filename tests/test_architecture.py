@@ -52,7 +52,7 @@ DOORS: Mapping[str, set[str]] = MappingProxyType(
         "fiftyone": {"broker/local/mongod.py"},
         "rich": {"broker/cli/*"},
         "typer": {"broker/cli/*"},
-        "yaml": {"broker/settings.py", "broker/topics.py", "broker/local/simulator/behaviour.py"},
+        "yaml": {"broker/settings_file.py", "broker/topics.py", "broker/local/simulator/behaviour.py"},
         "uvicorn": {"workers/engine/health_server.py"},
         "uvloop": {"workers/__main__.py", "workers/app.py", "broker/local/simulator/__main__.py"},
     }

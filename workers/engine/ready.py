@@ -32,7 +32,8 @@ class ReadyQueue:
     """Claimed jobs that wait for a slot here."""
 
     def __init__(self, settings: Settings) -> None:
-        self._fair: FairQueue[Ready] = FairQueue({priority.name: priority.weight for priority in settings.priorities})
+        weights = {priority.name: priority.weight for priority in settings.priorities}
+        self._fair: FairQueue[Ready] = FairQueue(weights, settings.tenant_weight)
         self._deadline_s = {priority.name: priority.deadline_s for priority in settings.priorities}
         self._limit = settings.worker.ready
         self.priorities = [priority.name for priority in settings.priorities]

@@ -108,6 +108,7 @@ def test_the_names_that_outsiders_rely_on(variable: str, value: str, read: Calla
         "AIBROKER_WORKER",
         "AIBROKER_WORKER_SLOT",
         "AIBROKER_ROUTES",
+        "AIBROKER_TENANTS",
         "AIBROKER_PROVIDERS_MAIN_KEY",
         "AIBROKER_",
     ],
@@ -138,6 +139,21 @@ def test_a_variable_that_is_no_setting_is_refused(variable: str) -> None:
         (
             "routes:\n  m:\n    - provider: nobody\n      model: m\n",
             "{file}:1: settings: Value error, routes.m names the provider 'nobody'",
+        ),
+        (
+            "tenants:\n  acme:\n    weight: 0\n",
+            "{file}:3: tenants.acme.weight: Input should be greater than or equal to 0.001",
+        ),
+        ("tenants: {acme: {weight: .inf}}\n", "{file}:1: tenants.acme.weight: Input should be a finite number"),
+        ("tenants:\n  acme:\n    weigth: 2\n", "{file}:3: tenants.acme.weigth: there is no such setting"),
+        ("tenants:\n  Acme: {weight: 2}\n", "{file}:2: tenants.Acme.[key]: String should match pattern"),
+        (
+            "priorities:\n  - {name: a, weight: 2000, deadline_s: 1}\n",
+            "{file}:2: priorities.0.weight: Input should be less than or equal to 1000",
+        ),
+        (
+            "priorities:\n  - {name: a, weight: 1, deadline_s: 1}\n  - {name: a, weight: 1, deadline_s: 1}\n",
+            "{file}:1: settings: Value error, priorities names 'a' twice",
         ),
         ("prefix: a.b\n", "{file}:1: prefix: String should match pattern"),
         ("- a\n", "{file}: must be a mapping of settings, such as `kafka: host:9092`"),
@@ -208,6 +224,12 @@ def test_a_prefix_goes_before_topics_groups_and_the_database() -> None:
     assert (with_prefix.group("batch"), without.group("batch")) == ("eu.batch", "aibroker.batch")
     assert (with_prefix.database, without.database) == ("eu", "aibroker")
     assert (with_prefix.source, without.source) == ("urn:aibroker:eu", "urn:aibroker:aibroker")
+
+
+def test_a_tenant_has_its_own_weight_or_that_of_all_others_or_one(write: Write) -> None:
+    settings = load({}, write("tenants:\n  acme: {weight: 3}\n  beta: {}\n  '*': {weight: 0.5}\n"))
+    assert [settings.tenant_weight(tenant) for tenant in ("acme", "beta", "somebody")] == [3, 1, 0.5]
+    assert Settings().tenant_weight("somebody") == 1
 
 
 def test_settings_are_frozen() -> None:

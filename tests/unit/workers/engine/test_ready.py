@@ -166,6 +166,15 @@ def test_what_was_used_beyond_the_estimate_is_charged_to_the_tenant() -> None:
     assert {job.claim.tenant for job in (ready.pop() for _ in range(4)) if job} == {second.claim.tenant}
 
 
+def test_tenants_are_served_by_the_weights_of_the_settings() -> None:
+    ready = ReadyQueue(Settings.model_validate({"tenants": {"a": {"weight": 3}}}))
+    for number in range(40):
+        ready.accept(claim(f"a{number}", tenant="a"))
+        ready.accept(claim(f"b{number}", tenant="b"))
+    served = [job.claim.tenant for job in (ready.pop() for _ in range(40)) if job]
+    assert served.count("a") == pytest.approx(30, abs=1)
+
+
 def test_everything_can_be_taken_out() -> None:
     ready = queue()
     for name in "abc":

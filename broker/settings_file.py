@@ -1,0 +1,41 @@
+"""The settings file as YAML, with the line of each of its fields for errors to name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from broker.errors import SettingsError
+
+Place = tuple[str, ...]
+"""Where a setting stands: the names that lead to it."""
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
+    """Return the file's mapping and the line of each of its fields.
+
+    Raises:
+        SettingsError: It is no YAML, or no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as YAML: {error}") from None
+    if data is None or node is None:
+        return {}, {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: must be a mapping of settings, such as `kafka: host:9092`")
+    return data, dict(_lines(node, ()))
+
+
+def _lines(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*place, str(key.value)), key.start_mark.line + 1
+            yield from ((p, n) for p, n in _lines(value, (*place, str(key.value))) if p != (*place, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*place, str(index)))
