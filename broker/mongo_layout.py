@@ -31,6 +31,7 @@ INDEXES: dict[str, list[Index]] = {
     "usage": [
         _index("tenant", {"tenant": 1, "at": 1}),
         _index("recorded_at", {"recorded_at": 1}),
+        _index("corrects", {"corrects": 1}, _exists("corrects")),
         _index("untold", {"incarnation": 1}, _exists("untold")),
         _index(
             "batch_cost", {"batch_id": 1, "tenant": 1, "billed": 1, "cost_usd": 1}, {"batch_id": {"$type": "string"}}
@@ -69,7 +70,7 @@ USAGE_VALIDATOR: dict[str, Any] = {
         ],
         "properties": {
             **dict.fromkeys(("_id", "tenant", "job_id", "priority", "operation", "provider", "incarnation"), _TEXT),
-            **dict.fromkeys(("credential", "request_model", "outcome", "price_id"), _TEXT),
+            **dict.fromkeys(("credential", "request_model", "outcome", "price_id", "corrects"), _TEXT),
             **dict.fromkeys(("batch_id", "response_model", "response_id", "request_id"), _TEXT_OR_NULL),
             **dict.fromkeys(("region", "service_tier"), _TEXT_OR_NULL),
             **dict.fromkeys(("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"), _COUNT),

@@ -30,6 +30,15 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
     return data, dict(_lines(node, ()))
 
 
+def places(text: str) -> dict[Place, int]:
+    """The line of every field of a text in YAML, which JSON is, too; none where it is neither."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return {}
+    return {} if node is None else dict(_lines(node, ()))
+
+
 def _lines(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
     yield place, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):

@@ -27,7 +27,7 @@ _HELP = """\
 A broker for AI requests: jobs go in through Kafka, answers and an exact ledger of their cost come out.
 
 Begin with `aibroker demo`, or with `aibroker up` in one terminal and `aibroker submit FILE.jsonl --follow` in another.
-Exit codes: 0 done, 1 some jobs did not succeed, 2 wrong use, 3 a service is missing, 70 a fault of aibroker itself.
+Exit codes: 0 done, 1 some jobs did not succeed or an invoice differs, 2 wrong use, 3 a service is missing, 70 a fault of aibroker itself.
 """
 
 

@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
             "Say where a job or a batch is: its state, why it waits, its attempts, which worker on which host has it, when it will probably start.",
         ),
         "results": Entry(WORKING, "results", "Write the results of finished jobs as lines of JSON."),
-        "usage": Entry(WORKING, "usage", "Sum what was used and what it cost."),
+        "usage": Entry(WORKING, "usage", "Sum what was used and what it cost.", is_group=True),
         "cancel": Entry(
             WORKING,
             "cancel",

@@ -1,4 +1,4 @@
-"""`aibroker usage`: what was used and what it cost, summed exactly over the ledger."""
+"""`aibroker usage`: what was used and what it cost, summed exactly over the ledger; and what else is done with the ledger."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ from broker import mongo
 from broker.cli import database, queries, screen
 from broker.cli.durations import moment
 from broker.cli.invocation import DataOption, Invocation, JsonOption
+from broker.cli.reconcile import reconcile
 from broker.settings import Settings
 
 _COLUMNS = ("calls", "jobs", *queries.COUNTS, "cost_usd", "unbilled_usd", "estimated_calls")
@@ -27,7 +28,15 @@ _TITLES = {
 }
 
 
-def usage(
+def usage() -> typer.Typer:
+    """Build the command with its subcommands."""
+    app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback(invoke_without_command=True)(sums)
+    app.command("reconcile")(reconcile)
+    return app
+
+
+def sums(
     context: typer.Context,
     *,
     by: Annotated[
@@ -47,6 +56,8 @@ def usage(
     Cost and tokens are those that tenants are billed for. What was spent and billed to nobody (a call that was repeated because its worker
     died, say) stands beside it: the two together are the providers' invoices.
     """
+    if context.invoked_subcommand is not None:
+        return
     invocation: Invocation = context.obj
     now = datetime.now(UTC)
     period = queries.Period(moment(since, now) if since else None, moment(until, now) if until else None)
