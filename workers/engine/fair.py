@@ -3,6 +3,10 @@
 Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight, settling
 corrects by the difference; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline, then arrival. Every weight is above
 zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
+
+Who may come in is the other half of it: whoever fills the queue decides what there is to choose from. A priority may fill half of what the others
+leave free, a tenant half of what the others of its priority leave of that; so there is always room for one who comes anew. (Dynamic thresholds:
+Choudhury, Hahne, IEEE/ACM Transactions on Networking 6, 1998.)
 """
 
 import heapq
@@ -67,6 +71,11 @@ class Shares:
         self._times = {name: time for name, time in self._times.items() if time > self._floor}
 
 
+def _half(size: int) -> int:
+    """Rounded up: the last free place is somebody's, too."""
+    return -(-size // 2)
+
+
 class _Tenants(Generic[Item]):
     """The queue of one priority."""
 
@@ -102,6 +111,17 @@ class FairQueue(Generic[Item]):
     def size(self, priority: str) -> int:
         """How many jobs of a priority are here."""
         return self._priorities[priority].size
+
+    def held(self, priority: str, tenant: str) -> int:
+        """How many jobs of a tenant in a priority are here."""
+        return len(self._priorities[priority].queues.get(tenant, ()))
+
+    def room(self, priority: str, tenant: str, limit: int) -> int:
+        """How many more of a tenant's jobs may come in where `limit` is for all."""
+        tenants, held = self._priorities[priority], self.held(priority, tenant)
+        share = _half(limit - (self._size - tenants.size))
+        own = _half(share - (tenants.size - held)) - held
+        return max(min(own, limit - self._size), 0)
 
     def push(self, item: Item, priority: str, tenant: str, *, cost: float, deadline: float) -> None:
         """Add a job: `cost` in cost units (above zero), `deadline` in seconds of any one clock."""

@@ -7,7 +7,7 @@ read by a majority before its offset is done: an absent one is inserted again, a
 import asyncio
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -101,9 +101,9 @@ class Intake:
         """Insert those that nothing else here holds; return those whose id is known."""
         if not arrivals:
             return []
-        room = self._ready.room() if self._leases.healthy() else 0
         now = datetime.now(UTC)
-        jobs = [self._new(priority, arrival, room > index, now) for index, arrival in enumerate(arrivals)]
+        fits = self._fitting(priority)
+        jobs = [self._new(priority, arrival, fits, now) for arrival in arrivals]
         outcomes = await self._store.insert(jobs)
         known: list[_Arrival] = []
         for arrival, job, outcome in zip(arrivals, jobs, outcomes, strict=True):
@@ -116,11 +116,32 @@ class Intake:
                 self._ready.accept(_claimed(job), arrival.decoded.parsed)
             else:
                 self._registry.discard([job.id])
-        if any(job.due_at is not None and job.due_at <= now for job in jobs):
-            self._taker.nudge()
+        behind = {job.tenant for job in jobs if job.due_at is not None and job.due_at <= now}
+        for tenant in behind:
+            self._ready.fell_behind(priority, tenant)
+        if behind:
+            self._taker.wake()
         return known
 
-    def _new(self, priority: str, arrival: _Arrival, fits: bool, now: datetime) -> NewJob:
+    def _fitting(self, priority: str) -> Callable[[str], bool]:
+        """Whether one more job of a tenant may come in; none before those of its own that wait already."""
+        left = self._ready.room() if self._leases.healthy() else 0
+        rooms: dict[str, int] = {}
+
+        def fits(tenant: str) -> bool:
+            nonlocal left
+            room = rooms.get(tenant)
+            if room is None:
+                behind = self._ready.is_behind(priority, tenant)
+                room = 0 if behind else self._ready.room_for(priority, tenant)
+            fitting = min(room, left) > 0
+            rooms[tenant] = room - fitting
+            left -= fitting
+            return fitting
+
+        return fits
+
+    def _new(self, priority: str, arrival: _Arrival, fits: Callable[[str], bool], now: datetime) -> NewJob:
         decoded = arrival.decoded
         job = decoded.parsed.job
         new = NewJob(
@@ -142,7 +163,7 @@ class Intake:
             new.due_at, new.why_waiting = job.not_before, "scheduled"
         elif halt is not None and not ends:
             new.due_at, new.why_waiting, new.wait_key = rest(halt, now)
-        elif not fits:
+        elif not fits(new.tenant):
             new.due_at, new.why_waiting = now, "queued"
         return new
 
@@ -174,7 +195,7 @@ class Intake:
         return arrival.key if again else None
 
     async def _merge(self, priority: str, arrival: _Arrival) -> bool:
-        job = self._new(priority, arrival, fits=True, now=datetime.now(UTC))
+        job = self._new(priority, arrival, lambda _: True, now=datetime.now(UTC))
         claim = await self._store.merge(job) if arrival.ours and self._leases.healthy() else None
         if claim is not None:
             self._ready.accept(claim, arrival.decoded.parsed)

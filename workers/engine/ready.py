@@ -40,7 +40,7 @@ class ReadyQueue:
         self.first = self.priorities[0]
         self._by_id: dict[str, Ready] = {}
         self.changed = asyncio.Event()  # a job came, or a slot is free: the dispatcher looks
-        self.left = asyncio.Event()
+        self._behind: dict[str, set[str]] = {name: set() for name in self.priorities}
 
     def __len__(self) -> int:
         return len(self._fair)
@@ -52,6 +52,39 @@ class ReadyQueue:
     def room(self) -> int:
         """How many more fit."""
         return max(self._limit - len(self._fair), 0)
+
+    def room_for(self, priority: str, tenant: str) -> int:
+        """How many more of a tenant's jobs may come in, so that there is room for those of others, too."""
+        return self._fair.room(self._known(priority), tenant, self._limit)
+
+    def hungry(self, priority: str) -> list[str]:
+        """Tenants with due jobs in the store and few here, by their right to be served next."""
+        behind = [tenant for tenant in self._behind[priority] if self._few(priority, tenant)]
+        return self._fair.order(priority, behind) if len(behind) > 1 else behind
+
+    def _few(self, priority: str, tenant: str) -> bool:
+        """Whether a tenant has no more here than may still come: each take costs as much as sixteen jobs do."""
+        return self._fair.held(priority, tenant) <= self.room_for(priority, tenant) > 0
+
+    def is_behind(self, priority: str, tenant: str) -> bool:
+        """Whether a tenant has due jobs in the store, as far as is known here: what comes now is behind them."""
+        return tenant in self._behind[self._known(priority)]
+
+    def any_behind(self) -> bool:
+        """Whether anybody is."""
+        return any(self._behind.values())
+
+    def fell_behind(self, priority: str, tenant: str) -> None:
+        """Note that a tenant has due jobs in the store."""
+        self._behind[self._known(priority)].add(tenant)
+
+    def caught_up(self, priority: str, tenant: str) -> None:
+        """Note that all due jobs of a tenant were taken."""
+        self._behind[priority].discard(tenant)
+
+    def behind(self, priority: str, tenants: list[str]) -> None:
+        """Note who has due jobs in the store, and that others have none."""
+        self._behind[priority] = set(tenants)
 
     def accept(self, claim: Claim, parsed: Parsed | None = None) -> None:
         """Add a job that is claimed by us and registered."""
@@ -67,7 +100,6 @@ class ReadyQueue:
         ready = self._fair.pop(self.first if only_first else None)
         if ready is not None:
             self._by_id.pop(ready.claim.id, None)
-            self.left.set()
         return ready
 
     def mark(self, job: str, reason: str) -> None:
@@ -81,17 +113,11 @@ class ReadyQueue:
         found = self._fair.withdraw(lambda ready: unwanted(ready.claim))
         for ready in found:
             self._by_id.pop(ready.claim.id, None)
-        if found:
-            self.left.set()
         return found
 
     def settle(self, ready: Ready, used: float) -> None:
         """Correct the estimate of a job that was served, in cost units."""
         self._fair.correct(self._known(ready.claim.priority), ready.claim.tenant, used - ready.cost)
-
-    def order(self, priority: str, tenants: list[str]) -> list[str]:
-        """Tenants by their right to be served next."""
-        return self._fair.order(priority, tenants)
 
     def oldest_s(self, priority: str, now: datetime) -> float:
         """How long the job of a priority that is next has waited since it arrived, in seconds."""

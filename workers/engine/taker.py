@@ -3,7 +3,6 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable
 from datetime import UTC, datetime
 
 from broker.events import Events
@@ -12,98 +11,117 @@ from workers.stores.control import ControlStore
 from workers.stores.protocol import Claim, StoreUnknownError
 
 BATCH = 256
-"""The most ids of one take."""
-IDLE_S = 1.0
-"""How often an idle taker looks."""
+"""The most ids of one take, and the most of one tenant in it."""
+LOOK_S = 1.0
+"""How often it is asked who has due jobs, and how often an idle taker looks."""
 PAGES = 8
 """How many batches of jobs that turn out to be paused are put aside for one tenant in a row."""
 CANCELLED_S = 1.0
 """How often cancelled jobs are looked for, wherever they stand in the queue."""
+LONG_AGO_S = 1e9
 BUSY_S = 0.02
-"""What a taker that found something leaves between two rounds."""
+"""What a taker leaves between two rounds while there is something to take."""
 
 
 class Taker:
-    """Fills the ready queue from the waiting documents."""
+    """Fills the ready queue from the waiting documents: of each priority, for the tenants that are to be served next and have few jobs here."""
 
     def __init__(self, store: ControlStore, priorities: list[str], hands: Hands) -> None:
         self._store = store
         self._priorities = priorities
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._halts = hands.halts
-        self._looked_at = -CANCELLED_S
+        self._looked_at = self._cancelled_at = -LONG_AGO_S  # by the loop's clock
         self._nudged = asyncio.Event()
         self._events = Events("worker.taker")
         self.ticked_at = time.monotonic()
 
+    def wake(self) -> None:
+        """Say that something due was just put to wait, of a tenant that the ready queue knows to be behind."""
+        self._nudged.set()
+
     def nudge(self) -> None:
-        """Say that something due was just put to wait."""
+        """Say that others may have due jobs than was known."""
+        self._looked_at = -LONG_AGO_S
         self._nudged.set()
 
     async def run(self) -> None:
         """Take for ever."""
         while True:
             self.ticked_at = time.monotonic()
-            found = 0
-            if self._leases.healthy() and self._low():
+            self._nudged.clear()
+            if self._leases.healthy() and self._ready.room() > 0:
                 try:
-                    found = await self._round()
+                    await self._round()
                 except StoreUnknownError as error:
                     self._events.warning("taker.unknown", reason=str(error))
-            await self._rest(BUSY_S if found else IDLE_S)
-
-    def _low(self) -> bool:
-        """Whether there is room for at least one whole batch, or for half of what fits at all."""
-        return self._ready.room() >= min(BATCH, self._ready.room() + len(self._ready)) // 2
+            await self._rest(BUSY_S if self._ready.any_behind() else LOOK_S)
 
     async def _rest(self, seconds: float) -> None:
-        self._nudged.clear()
-        waits: list[Awaitable[object]] = [self._nudged.wait()] if self._low() else [self._ready.left.wait()]
-        self._ready.left.clear()
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(*waits)
+                await self._nudged.wait()
         except TimeoutError:
             pass
 
     async def _round(self) -> int:
+        """Take what is to end and what there is room for; return how many jobs were taken or put aside."""
+        now = datetime.now(UTC)
         found = await self._cancelled()
+        await self._look(now)
         for priority in self._priorities:
-            now = datetime.now(UTC)
-            due = await self._store.due_tenants(priority, now)
-            tenants = [tenant for tenant in due if not self._halts.pauses(tenant)]
-            for tenant in self._ready.order(priority, tenants):
-                room = self._share(len(tenants))
-                if room <= 0 or not self._leases.healthy():
-                    break
-                found += await self._serve(priority, tenant, room, now)
+            found += await self._fill(priority, now)
         return found
+
+    async def _look(self, now: datetime) -> None:
+        """Ask from time to time who has due jobs: in between, what this worker puts to wait is known here."""
+        clock_s = asyncio.get_running_loop().time()
+        if clock_s - self._looked_at < LOOK_S:
+            return
+        self._looked_at = clock_s
+        for priority in self._priorities:
+            self._ready.behind(priority, await self._store.due_tenants(priority, now))
+
+    async def _fill(self, priority: str, now: datetime) -> int:
+        found, ids = 0, list[str]()
+        for tenant in self._ready.hungry(priority):
+            room = min(self._ready.room_for(priority, tenant), self._ready.room() - len(ids), BATCH)
+            if room <= 0 or not self._leases.healthy():
+                break
+            if self._halts.pauses(tenant):
+                continue
+            parked, due = await self._due(priority, tenant, room, now)
+            found += parked
+            ids += due
+            if len(ids) >= BATCH:
+                found += await self._take(ids, now)
+                ids = []
+        return found + (await self._take(ids, now) if ids else 0)
+
+    async def _due(self, priority: str, tenant: str, room: int, now: datetime) -> tuple[int, list[str]]:
+        """How many jobs of a tenant were put aside until their batch is resumed, and the ids of those to take."""
+        parked = 0
+        for _ in range(PAGES):
+            ids = await self._store.due(priority, tenant, now, room)
+            if len(ids) < room:
+                self._ready.caught_up(priority, tenant)
+            batches = self._halts.paused_batches(tenant)
+            aside = sum([await self._store.park(ids, batch) for batch in batches]) if ids else 0
+            parked += aside
+            if not ids or aside < len(ids):
+                return parked, ids
+        return parked, []
 
     async def _cancelled(self) -> int:
         """Take what is to end, whatever is queued before it or paused."""
         room = min(BATCH, self._ready.room())
-        if room <= 0 or time.monotonic() - self._looked_at < CANCELLED_S:
+        clock_s = asyncio.get_running_loop().time()
+        if room <= 0 or clock_s - self._cancelled_at < CANCELLED_S:
             return 0
         ids = await self._store.cancelled_waiting(room)
         if len(ids) < room:  # else there are more, and the next round looks again
-            self._looked_at = time.monotonic()
+            self._cancelled_at = clock_s
         return await self._take(ids, datetime.now(UTC)) if ids else 0
-
-    async def _serve(self, priority: str, tenant: str, room: int, now: datetime) -> int:
-        """Take for one tenant, putting aside what waits for its batch to be resumed; return how many were taken or put aside."""
-        found = 0
-        for _ in range(PAGES):
-            ids = await self._store.due(priority, tenant, now, room)
-            batches = self._halts.paused_batches(tenant)
-            parked = [await self._store.park(ids, batch) for batch in batches] if ids else []
-            found += sum(parked)
-            if not ids or sum(parked) < len(ids):
-                return found + await self._take(ids, now)
-        return found
-
-    def _share(self, tenants: int) -> int:
-        """What one of so many tenants may fill of the room that is left."""
-        return min(BATCH, max(self._ready.room() // max(tenants, 1), 1), self._ready.room())
 
     async def _take(self, ids: list[str], now: datetime) -> int:
         # The lease is looked at here, not before the ids were read: a slow answer may have outlived it.

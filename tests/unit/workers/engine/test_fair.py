@@ -130,6 +130,30 @@ def test_the_order_of_tenants_is_that_of_their_times_and_unknown_ones_join_now()
     assert fair.order("normal", ["b", "a", "new"]) == ["new", "a", "b"]
 
 
+def test_a_tenant_alone_may_fill_a_quarter_and_one_who_comes_anew_always_finds_room() -> None:
+    fair = queue()
+    fill(fair, "noisy", fair.room("batch", "noisy", 64), priority="batch")
+    assert (len(fair), fair.room("batch", "noisy", 64)) == (16, 0)
+    assert fair.room("batch", "quiet", 64) == 8
+    assert fair.room("interactive", "quiet", 64) == 12
+
+
+@settings(max_examples=60)
+@given(
+    limit=st.integers(1, 200),
+    comers=st.lists(st.tuples(st.sampled_from(list(WEIGHTS)), st.sampled_from("abcdefgh")), max_size=80),
+)
+def test_the_queue_is_not_filled_beyond_its_limit_and_a_priority_that_has_nothing_there_gets_the_last_place(
+    limit: int, comers: list[tuple[str, str]]
+) -> None:
+    fair = queue()
+    for priority, tenant in comers:
+        room = fair.room(priority, tenant, limit)
+        assert room > 0 or fair.size(priority) or len(fair) == limit
+        fill(fair, tenant, room, priority=priority)
+        assert len(fair) <= limit
+
+
 @pytest.mark.parametrize("weights", [{}, {"normal": 0.0}, {"normal": 1.0, "batch": -1.0}])
 def test_a_weight_that_would_starve_a_priority_is_refused(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="weight above zero"):

@@ -27,8 +27,12 @@ from workers.stores.protocol import Address
 class _Worker:
     """A worker that reads, on a store in memory."""
 
-    def __init__(self) -> None:
-        settings, failpoints, sending = some_settings(), Failpoints("", Events("test")), cast("Sending", Sent())
+    def __init__(self, **settings_of: Any) -> None:  # noqa: ANN401 settings
+        settings, failpoints, sending = (
+            some_settings(**settings_of),
+            Failpoints("", Events("test")),
+            cast("Sending", Sent()),
+        )
         self.store = MemoryStore(MemoryDatabase(), "us")
         self.hands = some_hands(self.store, asyncio.get_running_loop().time, settings)
         self.taker = Taker(self.store, ["normal"], self.hands)
@@ -131,3 +135,29 @@ async def test_a_job_that_was_announced_and_arrives_under_a_pause_is_merged_and_
     document = worker.store.database.jobs["acme/1"]
     assert (document["state"], document["why_waiting"]) == ("waiting", "paused")
     assert len(worker.hands.registry) == 0
+
+
+async def test_a_noisy_tenant_leaves_room_for_others_and_its_jobs_stay_in_their_order() -> None:
+    worker = _Worker(worker={"ready": 64})  # 16 for one tenant of one priority
+    await worker.hands.leases.start({})
+    place = Place("cluster", "jobs.normal", 0, 0, datetime.now(UTC))
+
+    async def read(tenant: str, first: int, count: int) -> None:
+        values = [orjson.dumps({"id": str(n), "tenant": tenant, "body": BODY}) for n in range(first, first + count)]
+        await worker.intake.keep(
+            "normal", [Record(place._replace(offset=n), None, v, []) for n, v in enumerate(values)]
+        )
+
+    await read("noisy", 0, 50)
+    await read("quiet", 0, 3)
+    while worker.hands.ready.pop() is not None:
+        pass
+    await read("noisy", 50, 1)  # there is room now, but others of it wait
+    await read("quiet", 3, 1)
+    states = {name: job["state"] for name, job in worker.store.database.jobs.items()}
+    assert [name for name, state in states.items() if state == "claimed"] == [
+        *(f"noisy/{number}" for number in range(16)),
+        *(f"quiet/{number}" for number in range(4)),
+    ]
+    assert worker.hands.ready.is_behind("normal", "noisy")
+    assert not worker.hands.ready.is_behind("normal", "quiet")

@@ -144,14 +144,36 @@ def test_a_cancelled_job_that_waits_here_is_marked() -> None:
     assert job.claim.cancel == "a typing error"
 
 
-def test_who_waits_for_a_job_or_for_room_is_told() -> None:
+def test_who_waits_for_a_job_is_told() -> None:
     ready = queue()
     assert not ready.changed.is_set()
     ready.accept(claim("a"))
     assert ready.changed.is_set()
-    assert not ready.left.is_set()
-    ready.pop()
-    assert ready.left.is_set()
+
+
+def test_a_tenant_with_due_jobs_in_the_store_is_hungry_until_it_has_half_of_its_room() -> None:
+    ready = queue(ready=64)  # 16 for one tenant of one priority
+    assert (ready.hungry("normal"), ready.any_behind()) == ([], False)
+    ready.fell_behind("normal", "acme")
+    assert (ready.hungry("normal"), ready.hungry("batch"), ready.any_behind()) == (["acme"], [], True)
+    for number in range(8):
+        ready.accept(claim(str(number)))
+    assert ready.hungry("normal") == ["acme"]
+    ready.accept(claim("one more"))
+    assert ready.hungry("normal") == []
+    assert ready.is_behind("normal", "acme")
+    ready.caught_up("normal", "acme")
+    assert not ready.is_behind("normal", "acme")
+
+
+def test_the_hungry_are_named_by_their_right_to_be_served_next() -> None:
+    ready = queue()
+    for tenant in ("a", "b"):
+        ready.accept(claim(f"{tenant}1", tenant=tenant))
+    served = ready.pop()
+    assert served is not None
+    ready.behind("normal", ["a", "b"])
+    assert ready.hungry("normal")[1] == served.claim.tenant
 
 
 def test_what_was_used_beyond_the_estimate_is_charged_to_the_tenant() -> None:

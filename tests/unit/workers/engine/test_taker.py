@@ -1,8 +1,14 @@
-"""What is due is taken, but never under a lease that came into doubt while the database was asked what is due."""
+"""What is due is taken for those who are to be served next, but never under a lease that came into doubt while it was asked what is due."""
 
+import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 
-from tests.builders import a_new_job, some_hands
+import pytest
+
+from tests.builders import a_new_job, some_hands, some_settings
+from tests.virtual_time import run
+from workers.engine.hands import Hands
 from workers.engine.taker import Taker
 from workers.stores.memory import MemoryDatabase, MemoryStore
 
@@ -35,3 +41,86 @@ async def test_what_is_due_is_taken() -> None:
 
 async def test_nothing_is_taken_when_the_answer_what_is_due_took_longer_than_the_lease_allows() -> None:
     assert await round_of(_Slow(read_s=21.0)) == 0
+
+
+class _Few:
+    """A taker of a worker with room for 64 jobs, 16 of one tenant if it is alone, on a store in memory."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(MemoryDatabase(), "us")
+        self.hands: Hands = some_hands(self.store, asyncio.get_running_loop().time, some_settings(worker={"ready": 64}))
+        self.taker = Taker(self.store, self.hands.ready.priorities, self.hands)
+
+    async def waits(self, count: int, tenant: str, priority: str = "normal") -> None:
+        """Put jobs to wait; whoever inserts them says of whom they are."""
+        now = datetime.now(UTC)
+        names = [f"{priority}-{number}" for number in range(count)]
+        jobs = [
+            a_new_job(name, id=f"{tenant}/{name}", tenant=tenant, priority=priority, due_at=now, why_waiting="queued")
+            for name in names
+        ]
+        await self.store.insert(jobs)
+        self.hands.ready.fell_behind(priority, tenant)
+        self.taker.wake()
+
+    def served(self, count: int) -> Counter[str]:
+        """How many of the next jobs are whose."""
+        jobs = [self.hands.ready.pop() for _ in range(count)]
+        return Counter(f"{job.claim.tenant} {job.claim.priority}" for job in jobs if job is not None)
+
+
+def test_a_priority_with_much_waiting_leaves_room_for_the_others() -> None:
+    async def life() -> Counter[str]:
+        few = _Few()
+        await few.hands.leases.start({})
+        for priority in ("interactive", "normal", "batch"):
+            await few.waits(1_000, "acme", priority)
+        served: Counter[str] = Counter()
+        for _ in range(130):
+            await few.taker._round()
+            served += few.served(1)
+        return served
+
+    served = run(life())
+    shares = {name: count / 130 for name, count in served.items()}
+    assert shares == {
+        "acme interactive": pytest.approx(8 / 13, rel=0.1),
+        "acme normal": pytest.approx(4 / 13, rel=0.1),
+        "acme batch": pytest.approx(1 / 13, rel=0.1),
+    }
+
+
+def test_a_quiet_tenant_is_served_at_once_though_a_noisy_one_has_filled_its_room() -> None:
+    async def life() -> tuple[int, Counter[str]]:
+        few = _Few()
+        await few.hands.leases.start({})
+        await few.waits(1_000, "noisy")
+        taking = asyncio.create_task(few.taker.run())
+        await asyncio.sleep(5)
+        few.served(100)
+        await asyncio.sleep(5)
+        full = len(few.hands.ready)
+        await few.waits(4, "quiet")
+        await asyncio.sleep(0.1)
+        taking.cancel()
+        await asyncio.wait({taking})
+        return full, few.served(8)
+
+    full, served = run(life())
+    assert full == 16
+    assert served == {"quiet normal": 4, "noisy normal": 4}
+
+
+def test_what_others_put_to_wait_is_found_within_a_second() -> None:
+    async def life() -> int:
+        few = _Few()
+        await few.hands.leases.start({})
+        taking = asyncio.create_task(few.taker.run())
+        await asyncio.sleep(10)
+        await few.store.insert([a_new_job(due_at=datetime.now(UTC), why_waiting="queued")])
+        await asyncio.sleep(1)
+        taking.cancel()
+        await asyncio.wait({taking})
+        return len(few.hands.ready)
+
+    assert run(life()) == 1
