@@ -16,7 +16,7 @@ from workers.engine.failpoints import Failpoints
 from workers.engine.leases import Leases
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
-from workers.engine.ready import ASSUMED_OUTPUT, output_limit
+from workers.engine.ready import estimated_output
 from workers.gates import Gates
 from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expired
 from workers.providers.errors import failure_without_reply
@@ -32,7 +32,6 @@ SHORT_WAIT_S = 2.0
 """Shorter waits are spent in memory, longer ones are documents."""
 CALL_LIMIT_S = 600.0
 SHORTEST_CALL_S = 0.001
-WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 COUNTED = frozenset({ErrorClass.FAILED, ErrorClass.SENT_UNKNOWN})
 """The classes that `max_attempts` counts; the others are bounded by the deadline."""
 
@@ -79,9 +78,7 @@ class Caller:
     def estimate(self, running: Running, target: Target) -> Tokens:
         """What the job will probably use: learned input, and output up to what it asks for."""
         claim = running.ready.claim
-        output = 0
-        if running.operation not in WITHOUT_OUTPUT:
-            output = min(output_limit(running.job.body) or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
+        output = estimated_output(running.operation, running.job.body)
         return Tokens(self.ratios.estimate(target.model, claim.tenant, len(claim.payload)), 0, 0, output)
 
     # -- before a call ------------------------------------------------------------------------------------------------

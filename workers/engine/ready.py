@@ -15,6 +15,8 @@ OUTPUT_WEIGHT = 4
 BYTES_PER_TOKEN = 4
 ASSUMED_OUTPUT = 256
 """Output tokens of a job that does not say max_tokens, until it is settled."""
+WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
+"""Operations whose answers are not paid by the token."""
 
 
 @dataclass(slots=True)
@@ -148,6 +150,13 @@ def output_limit(body: Mapping[str, object]) -> int | None:
     return None
 
 
+def estimated_output(operation: str, body: Mapping[str, object]) -> int:
+    """The output tokens that a job will probably use."""
+    if operation in WITHOUT_OUTPUT:
+        return 0
+    return min(output_limit(body) or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
+
+
 def _cost(claim: Claim, parsed: Parsed) -> float:
-    asked = output_limit(parsed.job.body) if parsed.job is not None else None
-    return len(claim.payload) / BYTES_PER_TOKEN + OUTPUT_WEIGHT * min(asked or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
+    body = parsed.job.body if parsed.job is not None else {}
+    return len(claim.payload) / BYTES_PER_TOKEN + OUTPUT_WEIGHT * estimated_output(parsed.operation, body)

@@ -104,6 +104,14 @@ def test_cost_is_the_payload_and_four_times_the_output() -> None:
     assert costs == [OUTPUT_WEIGHT * 16, OUTPUT_WEIGHT * 256, OUTPUT_WEIGHT * 256]
 
 
+def test_what_has_no_output_costs_its_payload_alone() -> None:
+    ready = queue()
+    ready.accept(claim("a", operation="embeddings", body={"model": "m", "input": "hi"}))
+    job = ready.pop()
+    assert job is not None
+    assert job.cost == len(job.claim.payload) / 4
+
+
 def test_room_is_what_fits_and_never_below_nothing() -> None:
     ready = queue(ready=2)
     rooms = [ready.room()]
