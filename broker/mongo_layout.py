@@ -20,6 +20,7 @@ def _index(name: str, keys: Index, partial: Index | None = None, **options: Any)
 INDEXES: dict[str, list[Index]] = {
     "jobs": [
         _index("due", {"state": 1, "priority": 1, "tenant": 1, "due_at": 1}, _WAITING),  # counting reads no document
+        _index("any_due", {"due_at": 1}, _WAITING),
         _index("wait_key", {"wait_key": 1, "due_at": 1}, _exists("wait_key")),
         _index("claimed", {"owner": 1}, _CLAIMED),
         _index("cancelled", {"owner": 1, "state": 1}, _exists("cancel")),

@@ -107,7 +107,8 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     )
     inlet = Inlet(store, publisher, dead_letters, known)
     halting = Halting(store, hands.halts, (dispatcher.heed_halts, taker.nudge))
-    controller = Controller(inlet, dispatcher=dispatcher, halting=halting)
+    batches = Batches(store, sending, settings, halting.hurry)
+    controller = Controller(inlet, dispatcher=dispatcher, halting=halting, sealed=batches.nudge)
     intake = Intake(inlet, hands=hands, taker=taker, failpoints=failpoints)
     readers = _readers(settings, intake, around.cluster, failpoints)
     pressure = Pressure(settings, store, readers, ready)
@@ -125,7 +126,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         leases=leases,
         controller=controller,
         halting=halting,
-        batches=Batches(store, sending, settings, halting.hurry),
+        batches=batches,
         tender=Tender(holds, store.release),
         pressure=pressure,
         lag=lag,

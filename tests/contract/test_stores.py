@@ -31,6 +31,7 @@ from workers.stores.control import (
 )
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.mongo import MongoStore
+from workers.stores.mongo_halts import HALTED
 from workers.stores.mongo_wire import Written
 from workers.stores.protocol import (
     Address,
@@ -357,6 +358,24 @@ async def test_an_adoption_whose_answer_was_lost_leaves_the_job_to_the_next_audi
 
 
 # -- due and take -----------------------------------------------------------------------------------------------------
+
+
+async def test_whether_anything_is_due_is_one_question_for_all_priorities_and_tenants(world: World) -> None:
+    store = world.store("us")
+    await store.insert([waiting_job("late/1", due_at=LATER), job("claimed/1")])
+    assert not await store.any_due(NOW)
+    await store.cancel("claimed/1", 1, "")
+    await store.cancel("nobody/1", 1, "")
+    assert not await store.any_due(datetime.now(UTC))
+    await store.insert([waiting_job("other/1", priority="batch")])
+    assert await store.any_due(NOW)
+
+
+async def test_a_cancel_of_a_job_that_waits_for_later_makes_something_due(world: World) -> None:
+    store = world.store("us")
+    await store.insert([waiting_job("late/1", due_at=LATER)])
+    await store.cancel("late/1", 1, "")
+    assert await store.any_due(datetime.now(UTC) + timedelta(seconds=1))
 
 
 async def test_only_tenants_with_due_jobs_of_the_priority_are_named(world: World) -> None:
@@ -1366,6 +1385,7 @@ VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "merge": lambda store: store.merge(job()),
     "adopt": lambda store: store.adopt("acme/1", 1),
     "unheld": lambda store: store.unheld(10),
+    "any_due": lambda store: store.any_due(NOW),
     "due_tenants": lambda store: store.due_tenants("normal", NOW),
     "due": lambda store: store.due("normal", "acme", NOW, 10),
     "take": lambda store: store.take(["acme/1"], "t", NOW),
@@ -1443,6 +1463,22 @@ async def test_every_query_uses_an_index(mongo: MongoWorld) -> None:
     scans = [(one["op"], one["command"]) for one in seen if "COLLSCAN" in one.get("planSummary", "")]
     assert scans == []
     assert [one["command"] for one in seen if one.get("hasSortStage")] == []
+
+
+async def test_halts_of_both_collections_are_one_question_that_reads_indexes_alone(mongo: MongoWorld) -> None:
+    store = mongo.store("us")
+    await store.start(30, {})
+    for number in range(200):
+        seal = Seal(f"acme/{number}", "acme", str(number), 1, None, 1)
+        await store.seal(seal)
+        if number < 150:
+            await store.halt(f"beta/{number}", HaltKind.CANCELLED, 1)
+            await store.limit(seal, "x")
+    assert len(await store.halts()) == 300
+    question: Document = {"aggregate": "halts", "pipeline": HALTED, "cursor": {}, "hint": "kind"}
+    plan = str(mongo.plain[mongo.name].command("explain", question))
+    assert plan.count("'IXSCAN'") >= 2
+    assert "COLLSCAN" not in plan
 
 
 async def test_the_server_removes_a_lease_a_day_after_it_was_fenced(mongo: MongoWorld) -> None:

@@ -25,6 +25,8 @@ from workers.stores.control import ControlStore, Seal, Sealed
 from workers.stores.protocol import StoreUnknownError
 
 LOOK_S = 1.0
+CALM_S = 5.0
+"""How often it is asked whose turn it is while this worker watches no batch: who read a seal asks at once."""
 AT_ONCE = 20
 """How many batches are looked at in a row."""
 TAKEN = timedelta(seconds=30)
@@ -59,20 +61,43 @@ class Batches:
         self._sending = sending
         self._settings = settings
         self._limited = limited
+        self._turns: dict[str, datetime] = {}  # when batches that we looked at last are to be looked at again
+        self._nudged = asyncio.Event()
         self._events = Events("worker.batches")
         self.ticked_at = time.monotonic()
+
+    def nudge(self) -> None:
+        """Say that a batch was sealed."""
+        self._nudged.set()
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            rest_s = LOOK_S if await self._look_at_some() else self._calm_s()
             try:
-                for _ in range(AT_ONCE):
-                    self.ticked_at = time.monotonic()
-                    if not await self.look():
-                        break
-            except StoreUnknownError as error:
-                self._events.warning("batches.unknown", reason=str(error))
+                async with asyncio.timeout(rest_s):
+                    await self._nudged.wait()
+            except TimeoutError:
+                continue
+
+    async def _look_at_some(self) -> bool:
+        """Look at batches whose turn it is; whether there may be more of them."""
+        self._nudged.clear()
+        try:
+            for _ in range(AT_ONCE):
+                self.ticked_at = time.monotonic()
+                if not await self.look():
+                    return False
+        except StoreUnknownError as error:
+            self._events.warning("batches.unknown", reason=str(error))
+        return True
+
+    def _calm_s(self) -> float:
+        """How long nothing is due, as far as this worker knows."""
+        now = datetime.now(UTC)
+        self._turns = {batch: at for batch, at in self._turns.items() if at > now}  # others have looked at the rest
+        next_s = min(((at - now).total_seconds() for at in self._turns.values()), default=CALM_S)
+        return min(max(next_s, LOOK_S), CALM_S)
 
     async def look(self) -> bool:
         """Look at the next batch whose turn it is; False if there is none."""
@@ -80,6 +105,7 @@ class Batches:
         sealed = await self._store.look(now, now + TAKEN)
         if sealed is None:
             return False
+        self._turns.pop(sealed.seal.id, None)
         event = sealed.event or await self._completed(sealed)
         if event is not None and await self._told(sealed.seal, event):
             await self._store.unwatch(sealed.seal)
@@ -104,6 +130,7 @@ class Batches:
         pause_s = max(_pause_s(sealed, ended), REST_SHARE * (time.monotonic() - started))
         at = datetime.now(UTC) + timedelta(seconds=pause_s)
         await self._store.watch(replace(sealed, ended=ended, pause_s=pause_s), at)
+        self._turns[seal.id] = at
         return None
 
     async def _told(self, seal: Seal, event: Mapping[str, Any]) -> bool:

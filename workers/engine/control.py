@@ -7,7 +7,7 @@ late one does nothing. What asks for something that cannot be done is kept in `j
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 import orjson
@@ -30,13 +30,21 @@ _HALTS = MappingProxyType({Action.CANCEL: HaltKind.CANCELLED, Action.PAUSE: Halt
 
 
 class Controller:
-    """Handles control records, and stops running jobs that were cancelled."""
+    """Handles control records, and stops running jobs that were cancelled.
 
-    def __init__(self, inlet: Inlet, *, dispatcher: Dispatcher, halting: Halting) -> None:
+    Args:
+        inlet: What a record needs on its way in.
+        dispatcher: What runs here.
+        halting: Is told of halts.
+        sealed: Is told that a batch was sealed.
+    """
+
+    def __init__(self, inlet: Inlet, *, dispatcher: Dispatcher, halting: Halting, sealed: Callable[[], None]) -> None:
         self._store, self._dead_letters = inlet.store, inlet.dead_letters
         self._publisher, self._topics = inlet.publisher, inlet.topics
         self._dispatcher = dispatcher
         self._halting = halting
+        self._sealed = sealed
         self._events = Events("worker.control")
         self.ticked_at = time.monotonic()
 
@@ -78,9 +86,12 @@ class Controller:
             case Action.CANCEL if control.job_id is not None:
                 return await self._store.cancel(job, seq, control.reason or "")
             case Action.RERUN:
+                self._halting.stir()  # where its result is not out yet it begins as soon as that is
                 return await self._store.rerun(job, seq)
             case Action.SEAL:
-                return await self._store.seal(_seal(control, seq))
+                refused = await self._store.seal(_seal(control, seq))
+                self._sealed()
+                return refused
             case Action.REPLY:
                 if await self._store.add_reply(job, _address(control) or Address("results"), uuid.uuid4().hex):
                     await self._publisher.again([job])

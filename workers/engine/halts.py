@@ -16,6 +16,10 @@ from workers.stores.control import EVERYTHING, NEVER, PARKED, ControlStore, Halt
 from workers.stores.protocol import Claim, NewJob, StoreUnknownError
 
 LOOK_S = 1.0
+RESTLESS_S = 10.0
+"""How long after news it is seen every second whether anything is left to be done: others had the news later, and put jobs aside until then."""
+CALM_S = 10.0
+"""How often that is seen otherwise."""
 UNPARK_AT_ONCE = 1_000
 TAKE_OVER = timedelta(seconds=15)
 """When others do what the worker that read the control record has not done: it may have died."""
@@ -101,13 +105,19 @@ class Halting:
         self._told = told
         self._mine: set[str] = set()
         self._asked = asyncio.Event()
+        self._restless_until = self._calm_until = 0.0
         self._events = Events("worker.halts")
         self.ticked_at = time.monotonic()
 
     def hurry(self, scope: str) -> None:
         """Look at once: this worker was told of a halt, and is the one to tell the documents."""
         self._mine.add(scope)
+        self.stir()
         self._asked.set()
+
+    def stir(self) -> None:
+        """See more often for a while what is left to be done: there is news."""
+        self._restless_until = asyncio.get_running_loop().time() + RESTLESS_S
 
     async def begin(self) -> None:
         """Know what is halted before anything can be taken."""
@@ -139,16 +149,24 @@ class Halting:
             self._changed()
 
     def _changed(self) -> None:
+        self.stir()
         for tell in self._told:
             tell()
 
     async def _do_for_ever(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            try:
-                await self.do()
-            except StoreUnknownError as error:  # each of its writes may be done again
-                self._events.warning("halts.undone", reason=str(error))
+            now = asyncio.get_running_loop().time()
+            if self._halts.unapplied() or now < self._restless_until or now >= self._calm_until:
+                self._calm_until = now + CALM_S
+                await self._try_to_do()
+
+    async def _try_to_do(self) -> None:
+        try:
+            await self.do()
+        except StoreUnknownError as error:  # each of its writes may be done again
+            self.stir()
+            self._events.warning("halts.undone", reason=str(error))
 
     async def do(self) -> None:
         """Tell documents of halts, have those go on whose batch was resumed, and run again what waited for its result to be out."""

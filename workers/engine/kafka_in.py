@@ -19,6 +19,9 @@ from broker.settings import Settings
 from workers.engine.reader import LATEST_MS, Reader
 from workers.engine.record import Record
 
+FETCH_WAIT_MS = 1_000
+"""How long a broker waits with its answer where it has nothing new: each answer costs an idle worker a millisecond of CPU, and a record ends the
+wait at once. It holds up what is asked over the same connection, so the first records after a rebalance come so much later at most."""
 STOP_S = 5.0
 HANDLING_S = 3.0
 """How long stopping waits for the control record that is in hand."""
@@ -48,7 +51,7 @@ class KafkaIn:
     """
 
     def __init__(self, settings: Settings, control: Callable[[Record], Awaitable[None]]) -> None:
-        options = consumer_options(settings)
+        options = consumer_options(settings, fetch_max_wait_ms=FETCH_WAIT_MS)
         request_timeout_ms = options.pop("request_timeout_ms")
         options.pop("enable_auto_commit")  # the acknowledgement policy says it
         servers = options.pop("bootstrap_servers")

@@ -17,7 +17,7 @@ from workers.engine.intake import Intake
 from workers.engine.record import Record
 
 UNDER_WAY = 2
-POLL_MS = 250
+POLL_MS = 500
 COMMIT_S = 1.0
 COMMIT_TIMEOUT_S = 3.0
 ERROR_PAUSE_S = 1.0

@@ -52,7 +52,9 @@ class Taker:
             self._nudged.clear()
             if self._leases.healthy() and self._ready.room() > 0:
                 try:
-                    await self._round()
+                    # Who knows of nobody behind asks one question for all first; a cancel, too, makes what waits due.
+                    if self._ready.any_behind() or await self._store.any_due(datetime.now(UTC)):
+                        await self._round()
                 except StoreUnknownError as error:
                     self._events.warning("taker.unknown", reason=str(error))
             await self._rest(BUSY_S if self._ready.any_behind() else LOOK_S)

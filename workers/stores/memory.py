@@ -104,6 +104,11 @@ class MemoryStore(MemoryControl):
         self._begin("unheld")()
         return [(id_, job["fence"]) for id_, job in self._ours()][:limit]
 
+    async def any_due(self, now: datetime) -> bool:
+        """Whether any waiting job is due."""
+        self._begin("any_due")()
+        return any(job["due_at"] <= now for _, job in self._waiting())
+
     async def due_tenants(self, priority: str, now: datetime) -> list[str]:
         """Tenants with waiting jobs that are due."""
         self._begin("due_tenants")()

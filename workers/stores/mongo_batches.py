@@ -104,14 +104,8 @@ class BatchVerbs(ControlVerbs):
             await self.batches.update_one({"_id": seal.id, "seq": seal.seq}, changed)
 
     async def _groups(self, collection: str, match: Document, group: Document, index: str) -> list[Document]:
-        """The few groups of a covered aggregation: as a command, because the drivers' own methods differ."""
-        pipeline = [{"$match": match}, {"$group": group}]
-        with answered(self.timeout_s):
-            reply = await self.database.command(
-                "aggregate", collection, pipeline=pipeline, cursor={}, hint=index, readConcern={"level": "majority"}
-            )
-        found: list[Document] = reply["cursor"]["firstBatch"]
-        return found
+        """The few groups of a covered aggregation."""
+        return await self.aggregate(collection, [{"$match": match}, {"$group": group}], index)
 
 
 def _fields(seal: Seal) -> Document:

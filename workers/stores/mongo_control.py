@@ -92,17 +92,13 @@ class ControlVerbs(Connection):
         return await self.update_many({"rerun": True, **_CAN_RUN_AGAIN}, _NEXT_GENERATION)
 
     async def waiting(self, priority: str, limit: int) -> Backlog:
-        """What waits in this priority, looked at up to `limit` documents; by the command itself, because the drivers' methods differ."""
+        """What waits in this priority, looked at up to `limit` documents."""
         pipeline: list[Document] = [
             {"$match": {"state": State.WAITING, "priority": priority}},
             {"$limit": limit},
             {"$group": {"_id": None, "documents": {"$sum": 1}, "due_at": {"$min": "$due_at"}}},
         ]
-        command: Document = {"aggregate": "jobs", "pipeline": pipeline, "cursor": {}, "hint": "due"}
-        command["readConcern"] = {"level": "majority"}
-        with answered(self.timeout_s):
-            reply = await self.database.command(command, codec_options=self.database.codec_options)
-        found = reply["cursor"]["firstBatch"]
+        found = await self.aggregate("jobs", pipeline, "due")
         return Backlog(found[0]["documents"], found[0]["due_at"]) if found else Backlog()
 
     def stub_expiry(self) -> datetime:

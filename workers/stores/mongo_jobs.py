@@ -66,6 +66,11 @@ class JobVerbs(Connection):
         found = await self.find({"state": State.CLAIMED, "owner": self.owner}, {"fence": 1}, limit=limit)
         return [(document["_id"], document["fence"]) for document in found]
 
+    async def any_due(self, now: datetime) -> bool:
+        """Whether any waiting job is due."""
+        query = {"state": State.WAITING, "due_at": {"$lte": now}}
+        return bool(await self.find(query, {"_id": 0, "due_at": 1}, limit=1, hint="any_due"))
+
     async def due_tenants(self, priority: str, now: datetime) -> list[str]:
         """Tenants with waiting jobs that are due: one hop over the index for each tenant that has waiting jobs."""
         tenants: list[str] = []

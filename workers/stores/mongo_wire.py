@@ -181,6 +181,21 @@ class Connection:
         with answered(self.timeout_s):
             return await self.jobs.find(query, fields, batch_size=1_000, **options).to_list(None)
 
+    async def aggregate(self, collection: str, pipeline: Sequence[Document], index: str) -> list[Document]:
+        """Majority read of what a pipeline gives; as a command, because the drivers' own methods differ."""
+        with answered(self.timeout_s):
+            cursor = await self.database.cursor_command(
+                "aggregate",
+                collection,
+                codec_options=self.database.codec_options,
+                pipeline=pipeline,
+                cursor={},
+                hint=index,
+                readConcern={"level": "majority"},
+            )
+            found: list[Document] = await cursor.to_list(None)
+        return found
+
     async def owners(self, query: Mapping[str, Any], index: str) -> list[str]:
         """Every incarnation that documents matching `query` name as their owner, by hops over the index."""
         found: list[str] = []

@@ -246,6 +246,9 @@ class Store(Protocol):
     async def unheld(self, limit: int) -> list[tuple[str, int]]:
         """(id, fence) of up to `limit` documents claimed by us, for the audit to compare with what tasks hold."""
 
+    async def any_due(self, now: datetime) -> bool:
+        """Whether any waiting job, of whatever priority and tenant, is due: one question, for who has nothing to do."""
+
     async def due_tenants(self, priority: str, now: datetime) -> list[str]:
         """Tenants with waiting jobs that are due, found by hopping over the index."""
 

@@ -17,8 +17,18 @@ from broker.sending import Sending
 from schemas.batch import BatchEvent
 from tests.builders import some_settings
 from tests.virtual_time import run
-from workers.engine.batches import ENOUGH, LONGEST_S, SHORTEST_S, TAKEN, Batches, passed_limit
-from workers.stores.control import HaltKind, Seal
+from workers.engine.batches import (
+    AT_ONCE,
+    CALM_S,
+    ENOUGH,
+    LONGEST_S,
+    LOOK_S,
+    SHORTEST_S,
+    TAKEN,
+    Batches,
+    passed_limit,
+)
+from workers.stores.control import HaltKind, Seal, Sealed
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.protocol import Address, Finish, NewJob, Published
 
@@ -191,6 +201,64 @@ def test_a_batch_in_which_nothing_happens_is_looked_at_less_and_less_often() -> 
 
     rests = run(life())
     assert rests == pytest.approx([SHORTEST_S, 4, 8, LONGEST_S, LONGEST_S, SHORTEST_S], abs=0.5)
+
+
+def test_a_looker_rests_until_the_next_turn_that_it_knows_of() -> None:
+    async def life() -> tuple[float, float, float]:
+        batch = ABatch()
+        without = batch.batches._calm_s()
+        await batch.store.seal(SEAL)
+        await batch.jobs(a=None)
+        await batch.looked()
+        short = batch.batches._calm_s()
+        await batch.looked()
+        await batch.looked()
+        return without, short, batch.batches._calm_s()
+
+    assert run(life()) == pytest.approx((CALM_S, SHORTEST_S, CALM_S), abs=0.5)
+
+
+def test_a_seal_is_looked_at_at_once_and_what_nobody_sealed_every_few_seconds() -> None:
+    async def life() -> tuple[int, list[Record], int]:
+        batch = ABatch()
+        looks = []
+        look = batch.store.look
+
+        async def counted(now: datetime, again_at: datetime) -> Sealed | None:
+            looks.append(now)
+            return await look(now, again_at)
+
+        batch.store.look = counted  # type: ignore[method-assign]
+        running = asyncio.create_task(batch.batches.run())
+        await asyncio.sleep(60)
+        calm = len(looks)
+        await batch.store.seal(replace(SEAL, total=0))
+        batch.batches.nudge()
+        await asyncio.sleep(0.1)
+        told = list(batch.kafka.records)
+        await batch.store.seal(replace(SEAL, total=0, seq=8))
+        await asyncio.sleep(CALM_S)
+        running.cancel()
+        await asyncio.wait({running})
+        return calm, told, len(batch.kafka.records)
+
+    calm, told, later = run(life())
+    assert calm <= 60 / CALM_S + 1
+    assert (len(told), later) == (1, 2)
+
+
+def test_while_more_batches_are_due_than_are_looked_at_in_a_row_the_looker_goes_on_within_a_second() -> None:
+    async def life() -> int:
+        batch = ABatch()
+        for number in range(3 * AT_ONCE):
+            await batch.store.seal(replace(SEAL, id=f"acme/{number}", batch_id=str(number), total=0))
+        running = asyncio.create_task(batch.batches.run())
+        await asyncio.sleep(2 * LOOK_S + 0.1)
+        running.cancel()
+        await asyncio.wait({running})
+        return len(batch.kafka.records)
+
+    assert run(life()) == 3 * AT_ONCE
 
 
 def test_a_seal_that_came_while_the_last_one_was_looked_at_is_not_told_of_by_it() -> None:

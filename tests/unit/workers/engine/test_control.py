@@ -81,17 +81,28 @@ class Desk:
 
     letters: Letters = field(default_factory=Letters)
     hurried: list[str] = field(default_factory=list)
+    stirred: int = 0
+    sealed: int = 0
     offset: int = 0
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(MemoryDatabase(), "us")
         letters, nothing = cast("DeadLetters", self.letters), cast("Any", None)
         inlet = Inlet(self.store, nothing, letters, Topics(self._topics))
-        self.controller = Controller(inlet, dispatcher=nothing, halting=cast("Halting", self))
+        halting = cast("Halting", self)
+        self.controller = Controller(inlet, dispatcher=nothing, halting=halting, sealed=self.look)
 
     def hurry(self, scope: str) -> None:
         """Keep what documents have to be told of."""
         self.hurried.append(scope)
+
+    def stir(self) -> None:
+        """Count."""
+        self.stirred += 1
+
+    def look(self) -> None:
+        """Count."""
+        self.sealed += 1
 
     async def _topics(self) -> dict[str, int]:
         return {"results": 8}
@@ -176,12 +187,23 @@ def test_a_record_that_comes_twice_does_its_work_once_and_in_silence() -> None:
     assert run(life()) == ([], 2)
 
 
-def test_a_seal_keeps_its_limits() -> None:
+def test_a_wish_to_run_again_has_it_looked_more_often_whether_results_are_out() -> None:
+    async def life() -> Desk:
+        desk = Desk()
+        await desk.job("failed", "failed")
+        await desk.asked(b'{"action": "rerun", "job_id": "failed"}')
+        return desk
+
+    assert run(life()).stirred == 1
+
+
+def test_a_seal_keeps_its_limits_and_is_looked_at_at_once() -> None:
     async def life() -> Any:  # noqa: ANN401 what is stored
         desk = Desk()
         await desk.asked(
             b'{"action": "seal", "batch_id": "b", "total": 3, "max_cost_usd": "0.5", "max_errors": 1, "max_error_rate": 0.25}'
         )
+        assert desk.sealed == 1
         return desk.store.database.batches["default/b"]["seal"]
 
     seal = run(life())

@@ -68,7 +68,9 @@ def controlled(kafka: Kafka) -> tuple[Message, Coroutine[Any, Any, None]]:
     """A control record that cannot be read, and what is done with it."""
     nothing = cast("Any", None)
     letters = DeadLetters(Settings(), cast("Sending", kafka))
-    controller = Controller(Inlet(nothing, nothing, letters, nothing), dispatcher=nothing, halting=nothing)
+    controller = Controller(
+        Inlet(nothing, nothing, letters, nothing), dispatcher=nothing, halting=nothing, sealed=nothing
+    )
     message = Message(b"cancel, please")
     return message, KafkaIn(Settings(), controller.handle)._handle(cast("Any", message))
 

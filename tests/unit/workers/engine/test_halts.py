@@ -16,7 +16,7 @@ from tests.builders import a_claim, a_running, some_settings
 from tests.virtual_time import run
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.finisher import Finisher
-from workers.engine.halts import TAKE_OVER, Halting, Halts
+from workers.engine.halts import CALM_S, TAKE_OVER, Halting, Halts
 from workers.engine.hands import Hands
 from workers.engine.leases import Leases
 from workers.engine.ready import ReadyQueue
@@ -353,3 +353,44 @@ def test_a_database_that_is_away_keeps_what_was_known_halted() -> None:
         return kept, worker.halts.pauses("acme")
 
     assert run(life()) == (True, False)
+
+
+def test_without_news_it_is_seen_now_and_then_what_is_left_to_be_done_and_after_news_every_second() -> None:
+    async def life() -> tuple[int, int, list[bool]]:
+        worker = AWorker()
+        looks: list[float] = []
+        parked = worker.store.parked
+
+        async def counted() -> list[str]:
+            looks.append(asyncio.get_running_loop().time())
+            return await parked()
+
+        async def put_aside_late() -> bool:
+            """By another worker, which has not heard of the resume; whether the job is due again two seconds later."""
+            await worker.wait("a", batch_id="b")
+            await worker.store.park(["acme/a"], "acme/b")
+            await asyncio.sleep(2)
+            return not await parked()
+
+        worker.store.parked = counted  # type: ignore[method-assign]
+        await worker.halting.begin()
+        running = asyncio.create_task(worker.halting.run())
+        await asyncio.sleep(60)
+        calm = len(looks)
+        await worker.store.halt("acme/b", HaltKind.PAUSED, 1)
+        await asyncio.sleep(30)
+        await worker.store.halt("acme/b", None, 2)
+        await asyncio.sleep(5)
+        soon = [await put_aside_late()]
+        await asyncio.sleep(60)
+        del worker.store.database.jobs["acme/a"]
+        await put_aside_late()
+        await asyncio.sleep(CALM_S)
+        running.cancel()
+        await asyncio.wait({running})
+        return calm, len(looks), [*soon, not await parked()]
+
+    calm, looks, back = run(life())
+    assert calm <= 60 / CALM_S
+    assert looks <= 80  # of 169 seconds
+    assert back == [True, True]

@@ -124,3 +124,39 @@ def test_what_others_put_to_wait_is_found_within_a_second() -> None:
         return len(few.hands.ready)
 
     assert run(life()) == 1
+
+
+class _Counting(MemoryStore):
+    """Counts the questions what is due."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDatabase(), "us")
+        self.asked: Counter[str] = Counter()
+
+    async def any_due(self, now: datetime) -> bool:
+        self.asked["any_due"] += 1
+        return await super().any_due(now)
+
+    async def due_tenants(self, priority: str, now: datetime) -> list[str]:
+        self.asked["due_tenants"] += 1
+        return await super().due_tenants(priority, now)
+
+
+def test_an_idle_taker_asks_one_question_a_second_and_takes_within_a_second_what_nobody_told_it_of() -> None:
+    async def life() -> tuple[Counter[str], int]:
+        store = _Counting()
+        hands = some_hands(store, lambda: 0.0)
+        await hands.leases.start({})
+        taking = asyncio.create_task(Taker(store, ["interactive", "normal", "batch"], hands).run())
+        await asyncio.sleep(60)
+        asked = store.asked.copy()
+        await store.insert([a_new_job("1", due_at=datetime.now(UTC), why_waiting="queued")])
+        await asyncio.sleep(1)
+        taking.cancel()
+        await asyncio.wait({taking})
+        return asked, len(hands.ready)
+
+    asked, ready = run(life())
+    assert asked.keys() == {"any_due"}
+    assert 59 <= asked["any_due"] <= 61
+    assert ready == 1
