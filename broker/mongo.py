@@ -16,6 +16,7 @@ from pymongo.errors import (
 
 from broker.errors import MongoMissing
 from broker.mongo_layout import INDEXES, RESULTS_VIEW, USAGE_VALIDATOR
+from broker.usage.views import VIEWS, View
 
 Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
@@ -109,7 +110,8 @@ async def prepare(database: Database) -> None:
                 await _shape(database, name, there.get(name), {"validator": USAGE_VALIDATOR} if name == "usage" else {})
                 if indexes:
                     await database.command("createIndexes", name, indexes=indexes, writeConcern=_MAJORITY)
-            await _shape(database, "results", there.get("results"), {"viewOn": "jobs", "pipeline": RESULTS_VIEW})
+            for name, view in {"results": View("jobs", RESULTS_VIEW), **VIEWS}.items():
+                await _shape(database, name, there.get(name), {"viewOn": view.on, "pipeline": view.pipeline})
     except PyMongoError as error:
         raise MongoMissing(f"the collections in MongoDB cannot be prepared: {_first_line(error)}") from None
 

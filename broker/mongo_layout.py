@@ -31,13 +31,16 @@ INDEXES: dict[str, list[Index]] = {
     ],
     "usage": [
         _index("tenant", {"tenant": 1, "at": 1}),
-        _index("recorded_at", {"recorded_at": 1}),
+        _index("recorded", {"recorded_at": 1, "at": 1}),  # which hours are to be summed again is seen here alone
         _index("corrects", {"corrects": 1}, _exists("corrects")),
         _index("untold", {"incarnation": 1}, _exists("untold")),
         _index(
             "batch_cost", {"batch_id": 1, "tenant": 1, "billed": 1, "cost_usd": 1}, {"batch_id": {"$type": "string"}}
         ),
     ],
+    "usage_hourly": [_index("hour", {"hour": 1, "tenant": 1})],
+    "usage_daily": [_index("day", {"day": 1, "tenant": 1})],
+    "rollups": [],
     "workers": [
         _index("living", {"fenced": 1, "until": 1}),
         # An owner without a lease counts as fenced, so this changes nothing for its jobs; a day is for people to look at it.

@@ -8,9 +8,11 @@ import typer
 
 from broker import mongo
 from broker.cli import database, queries, screen
+from broker.cli.analyst import analyst
 from broker.cli.durations import moment
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.reconcile import reconcile
+from broker.cli.rollup import rollup
 from broker.settings import Settings
 
 _COLUMNS = ("calls", "jobs", *queries.COUNTS, "cost_usd", "unbilled_usd", "estimated_calls")
@@ -33,6 +35,8 @@ def usage() -> typer.Typer:
     app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
     app.callback(invoke_without_command=True)(sums)
     app.command("reconcile")(reconcile)
+    app.command("rollup")(rollup)
+    app.command("analyst")(analyst)
     return app
 
 

@@ -13,6 +13,7 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from broker import mongo
+from broker.usage.rollup import roll_up
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 _QUESTION = re.compile(
@@ -55,7 +56,7 @@ def ledger_row(number: int, **fields: object) -> dict[str, Any]:
 
 @pytest.fixture
 async def database(mongo_url: str) -> AsyncIterator[mongo.Database]:
-    """A database with a small ledger, a failed job and a waiting one."""
+    """A database with a small ledger and its kept sums, a failed job and a waiting one."""
     client = mongo.connect(mongo_url)
     name = f"t{uuid.uuid4().hex[:10]}"
     try:
@@ -75,6 +76,8 @@ async def database(mongo_url: str) -> AsyncIterator[mongo.Database]:
                 {"_id": "acme/j8", "state": "waiting", "priority": "batch", "tenant": "acme", "due_at": NOW},
             ]
         )
+        async for _ in roll_up(client[name]):
+            pass
         yield client[name]
     finally:
         await client.drop_database(name)
