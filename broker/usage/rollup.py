@@ -37,7 +37,7 @@ _IF = {"failed": {"$ne": ["$outcome", "succeeded"]}, "correction": {"$gt": ["$co
 def _sums() -> Document:
     """What is summed; dollars are exact decimals throughout."""
 
-    def where(condition: Any, value: Any) -> Document:  # noqa: ANN401 expressions of MongoDB's
+    def where(condition: object, value: object) -> Document:
         return {"$sum": {"$cond": [condition, value, 0]}}
 
     call = {"$cond": [_IF["correction"], 0, 1]}  # a correction is no call
