@@ -46,7 +46,10 @@ INDEXES: dict[str, list[Index]] = {
         # An owner without a lease counts as fenced, so this changes nothing for its jobs; a day is for people to look at it.
         _index("fenced_at", {"fenced_at": 1}, _exists("fenced_at"), expireAfterSeconds=86_400),
     ],
-    "quotas": [_index("expire_at", {"expire_at": 1}, expireAfterSeconds=0)],
+    "quotas": [
+        _index("looked_at_until", {"looked_at_until": 1}),
+        _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),
+    ],
     "halts": [
         _index("kind", {"kind": 1}, _exists("kind")),
         _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),

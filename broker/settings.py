@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from broker.errors import SettingsError
+from broker.limits import Limit, Quota, Rulebook, Tenancy, TimeZone, check_overlaps
+from broker.section import Section
 from broker.settings_file import Place, read
-from schemas.job import Tenant
 from schemas.money import Usd
 
 FILE_VARIABLE = "AIBROKER_SETTINGS"
@@ -28,12 +29,6 @@ TenantOrAny = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|\*)$")]
 """A tenant, or "*" for each that is not named."""
 
 
-class Section(BaseModel):
-    """A frozen part of the settings that refuses what it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class Priority(Section):
     """One priority; the list's order is theirs."""
 
@@ -43,9 +38,11 @@ class Priority(Section):
 
 
 class TenantShare(Section):
-    """What a tenant is given while others have work, too."""
+    """What a tenant is given while others have work, too; whose it is, and in which time zone its days and months are."""
 
     weight: Weight = 1.0
+    organisation: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
+    time_zone: TimeZone = "UTC"
 
 
 class Worker(Section):
@@ -90,16 +87,6 @@ class RouteTarget(Section):
 
     provider: str
     model: str
-
-
-class Quota(Section):
-    """A limit for a tenant per day (UTC)."""
-
-    tenant: Tenant | Literal["*"]
-    requests: Annotated[int, Field(ge=0)] | None = None
-    tokens: Annotated[int, Field(ge=0)] | None = None
-    usd: Usd | None = None
-    policy: Literal["wait", "reject"] = "wait"
 
 
 class Price(Section):
@@ -165,6 +152,7 @@ class Settings(Section):
     providers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,30}$")], Provider] = Field(default_factory=dict)
     routes: dict[str, tuple[RouteTarget, ...]] = Field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
+    limits: tuple[Limit, ...] = ()
     prices: tuple[Price, ...] = ()
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
@@ -186,6 +174,19 @@ class Settings(Section):
         if twice is not None:
             raise ValueError(f"priorities names {twice!r} twice; each has one weight and one deadline")
         return self
+
+    @model_validator(mode="after")
+    def _limits_differ(self) -> "Settings":
+        check_overlaps(
+            [(f"quotas.{n}", limit) for n, quota in enumerate(self.quotas) for limit in quota.limits()], self.limits
+        )
+        return self
+
+    def rulebook(self) -> Rulebook:
+        """Which limits apply to a job."""
+        tenants = {name: Tenancy(share.organisation, share.time_zone) for name, share in self.tenants.items()}
+        limits = [limit for quota in self.quotas for limit in quota.limits()]
+        return Rulebook((*limits, *self.limits), tenants)
 
     def tenant_weight(self, tenant: str) -> float:
         """A tenant's weight inside its priority: its own, else that of "*", else 1."""
@@ -255,7 +256,7 @@ def _place(variable: str) -> Place | None:
     if (
         name in Settings.model_fields
         and name not in _SECTIONS
-        and name not in {"routes", "quotas", "prices", "priorities", "providers", "tenants"}
+        and name not in {"routes", "quotas", "limits", "prices", "priorities", "providers", "tenants"}
     ):
         return (name,)
     section, _, field = name.partition("_")
@@ -273,12 +274,12 @@ _SECTIONS: dict[str, type[Section]] = {"worker": Worker, "guards": Guards, "tele
 def _sentences(
     error: ValidationError, path: Path, lines: Mapping[Place, int], sources: Mapping[Place, str]
 ) -> Iterator[str]:
-    problems = error.errors(include_url=False, include_context=False)
+    problems = error.errors(include_url=False)
     inner = {problem["loc"][:-2] for problem in problems}
     for problem in problems:
         if problem["type"] == "too_short" and problem["loc"] in inner:
             continue  # pydantic does not count the wrong entries that it has just named
-        place = tuple(str(part) for part in problem["loc"])
+        place = tuple(str(part) for part in problem.get("ctx", {}).get("place", problem["loc"]))
         known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
         siblings = [variable for other, variable in sources.items() if other[:-1] == place[:-1]]
         beside = siblings[0] if siblings and len(known) < len(place) - 1 else None

@@ -11,7 +11,8 @@ from pydantic import Field, TypeAdapter
 
 from broker import kafka
 from broker.errors import KafkaMissing, SettingsError, TopicMissing
-from broker.settings import Section, Settings
+from broker.section import Section
+from broker.settings import Settings
 
 _PRIORITY = "{priority}"
 _CLUSTERS_OWN = -1  # the replication factor that the cluster gives by itself

@@ -37,7 +37,7 @@ from workers.pipeline import Pipeline
 from workers.providers.memory import MemoryProvider
 from workers.providers.protocol import Provider
 from workers.quota.holds import FreeHold
-from workers.quota.protocol import Denied, Hold
+from workers.quota.protocol import Denied, Hold, Need
 from workers.route import Router
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.protocol import Address, Claim, NewJob, Store
@@ -45,7 +45,7 @@ from workers.transports.memory import MemoryTransport, Outcome
 from workers.transports.protocol import Call, Reply
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-DAY = "2026-12-01"
+BOOK = "tenant:acme/day/2026-12-01T00:00Z"
 
 
 def a_payload(**fields: Any) -> bytes:  # noqa: ANN401 any JSON value
@@ -167,16 +167,16 @@ class SomeQuota:
         self.answer = answer
         self.holds: list[SomeHold] = []
 
-    def try_hold(self, tenant: str, tokens: int, usd: Decimal, now: datetime) -> Hold | None:  # noqa: ARG002 the Protocol's
+    def try_hold(self, need: Need, now: datetime) -> Hold | None:  # noqa: ARG002 the Protocol's
         """A hold, unless it is denied."""
         if self.answer is not None:
             return None
-        self.holds.append(SomeHold(tokens, usd))
+        self.holds.append(SomeHold(need.tokens, need.usd))
         return self.holds[-1]
 
-    async def hold(self, tenant: str, tokens: int, usd: Decimal, now: datetime) -> Hold | Denied:  # noqa: ARG002 the Protocol's
+    async def hold(self, need: Need, now: datetime) -> Hold | Denied:  # noqa: ARG002 the Protocol's
         """What was said at the beginning."""
-        return self.answer or FreeHold(DAY)
+        return self.answer or FreeHold()
 
 
 class SomeHold:
@@ -186,7 +186,7 @@ class SomeHold:
         self.held = (tokens, usd)
         self.used: tuple[int, Decimal] | None = None
         self.released = self.revoked = False
-        self.day = DAY
+        self.keys = [BOOK]
 
     def settle(self, tokens: int, usd: Decimal) -> None:
         """Remember what was used."""
@@ -247,7 +247,7 @@ class Bench:
         )
         guards = Chain(self.settings.guards.pii_input, self.settings.guards.pii_output, [Pii()])
         router = Router(self.settings, Prices(self.settings.prices))
-        self.pipeline = Pipeline(Admission(guards, Topics(self._topics)), router, self.quota, self.caller)
+        self.pipeline = Pipeline(Admission(guards, Topics(self._topics)), router, self.quota, self.caller, "batch")
 
     async def claimed(self, **fields: Any) -> Ready:  # noqa: ANN401 as `a_claim`
         """A job that is in the store, claimed by us."""

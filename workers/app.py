@@ -98,10 +98,12 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
     hands, dead_letters = Hands(ready, registry, leases), DeadLetters(settings, sending)
     taker = Taker(store, [priority.name for priority in settings.priorities], hands)
-    holds = Holds(settings.quotas, around.books, store.owner)
+    holds = Holds(settings.rulebook(), around.books, store.owner, lowest=ready.priorities[-1])
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
     caller = _caller(settings, store, publisher, leases, failpoints, around)
-    pipeline = Pipeline(Admission(guards, known), Router(settings, Prices(settings.prices)), holds, caller)
+    pipeline = Pipeline(
+        Admission(guards, known), Router(settings, Prices(settings.prices)), holds, caller, ready.priorities[-1]
+    )
     dispatcher = Dispatcher(
         pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry
     )

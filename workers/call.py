@@ -191,7 +191,7 @@ class Caller:
         cost = target.price.amount(tokens)
         usd = target.price.dollars(cost)
         milliseconds = round(seconds * 1000)
-        attempt = Attempt(running.calls, tokens, cost, "succeeded", estimated, milliseconds, hold.day, answer)
+        attempt = Attempt(running.calls, tokens, cost, "succeeded", estimated, milliseconds, hold.keys, answer)
         row = ledger_row(running, target, attempt, self.store.owner)
         self.telemetry.used(
             target.provider,

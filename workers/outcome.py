@@ -63,10 +63,11 @@ def expired(last_failure: str | None) -> Ended:
 
 
 class Postponed(Exception):  # noqa: N818 what happened to the job, not an error
-    """The job has to wait until `until` because of `why`; `wait_key` names what may release it earlier."""
+    """The job has to wait until `until` because of `why`; `wait_key` names what may release it earlier, `priority` another one to wait in."""
 
-    def __init__(self, until: datetime, why: str, wait_key: str | None = None) -> None:
+    def __init__(self, until: datetime, why: str, wait_key: str | None = None, *, priority: str | None = None) -> None:
         super().__init__(why)
         self.until = until
         self.why = why
         self.wait_key = wait_key
+        self.priority = priority

@@ -4,6 +4,7 @@ Each stage is an object that the composition root (`app.py`) puts in; a stage en
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from workers.call import Caller
 from workers.engine.ready import Ready
 from workers.outcome import Answered, Ended, Postponed, Running
 from workers.providers.protocol import CannotBuild
-from workers.quota.protocol import Denied, Hold, Quota
+from workers.quota.protocol import Denied, Hold, Need, Quota
 from workers.route import Router, Target
 from workers.settle import ended, succeeded
 from workers.stores.protocol import Finish, Waiting
@@ -28,14 +29,15 @@ class Pipeline:
     router: Router
     quota: Quota
     caller: Caller
+    lowest: str  # the priority to which limits may send a job
 
     async def process(self, ready: Ready, under_way: dict[str, Running]) -> Finish | Waiting:
         """Bring one job to its outcome; `under_way` names it while it can be told to stop."""
         running: Running | None = None
         try:
             running = under_way[ready.claim.id] = await self.admission.admit(ready)
-            targets = self.router.targets(running.job)
-            with await self._hold(running, targets[0]) as hold:
+            targets, held = await self._held(running)
+            with held as hold:
                 target, answered = await self.caller.call(running, targets, hold)
                 hold.settle(answered.tokens, answered.usd)
                 ready.revoke = hold.revoke
@@ -49,25 +51,43 @@ class Pipeline:
         finally:
             under_way.pop(ready.claim.id, None)
 
-    async def _hold(self, running: Running, target: Target) -> Hold:
-        """Reserve what the job will probably use.
+    async def _held(self, running: Running) -> tuple[Sequence[Target], Hold]:
+        """The targets of a job, and what is reserved for what it will probably use: of a cheaper model where a limit says so.
 
         Raises:
-            Ended: `quota_exceeded` where the tenant's policy is to reject, `cost_limit` where the job's own limit is too low.
-            Postponed: Where it is to wait.
+            Ended: `quota_exceeded` where a limit rejects, `cost_limit` where the job's own limit is too low.
+            Postponed: Where it is to wait, or to go on in the lowest priority.
         """
-        estimate = self.caller.estimate(running, target)
-        self.router.check_cost(running.job, target, estimate.input_tokens)
-        tokens, usd = estimate.input_tokens + estimate.output_tokens, target.price.cost(estimate)
-        tenant, now = running.ready.claim.tenant, datetime.now(UTC)
-        held = self.quota.try_hold(tenant, tokens, usd, now) or await self.quota.hold(tenant, tokens, usd, now)
+        targets = self.router.targets(running.job)
+        held = await self._hold(running, targets[0])
+        if isinstance(held, Denied) and held.policy == "cheaper_model":
+            running.job = running.job.model_copy(update={"body": {**running.job.body, "model": held.model}})
+            targets = self.router.targets(running.job)
+            held = await self._hold(running, targets[0])
         if not isinstance(held, Denied):
-            return held
-        if held.policy == "reject":
+            return targets, held
+        if held.policy == "lower_priority":
+            raise Postponed(datetime.now(UTC), "lower_priority", priority=self.lowest)
+        if held.policy == "reject" or held.hopeless:
             raise Ended(Status.REJECTED, Code.QUOTA_EXCEEDED, held.message)
         if not held.doubtful:
             running.ready.claim.last_failure = Code.QUOTA_EXCEEDED
         raise Postponed(held.until, "quota", held.wait_key)
+
+    async def _hold(self, running: Running, target: Target) -> Hold | Denied:
+        estimate = self.caller.estimate(running, target)
+        self.router.check_cost(running.job, target, estimate.input_tokens)
+        claim, job, now = running.ready.claim, running.job, datetime.now(UTC)
+        need = Need(
+            claim.tenant,
+            job.model,
+            estimate.input_tokens + estimate.output_tokens,
+            target.price.cost(estimate),
+            claim.priority,
+            claim.batch_id,
+            job.tags,
+        )
+        return self.quota.try_hold(need, now) or await self.quota.hold(need, now)
 
     async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
         """The outcome of an answered job, after the guards have seen the answer."""
@@ -91,5 +111,13 @@ def _waiting(ready: Ready, running: Running | None, wait: Postponed) -> Waiting:
     due_at = min(wait.until, datetime.fromtimestamp(ready.deadline, UTC))  # where it ends as expired, told at once
     claim = ready.claim
     return Waiting(
-        claim.id, claim.fence, due_at, wait.why, attempts, wait.wait_key, nothing_sent, last_failure=claim.last_failure
+        claim.id,
+        claim.fence,
+        due_at,
+        wait.why,
+        attempts,
+        wait.wait_key,
+        nothing_sent,
+        last_failure=claim.last_failure,
+        priority=wait.priority,
     )

@@ -3,7 +3,7 @@
 A document holds milliseconds and what is published shows them, both cut and not rounded: so what is sent again from the document is the same event.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Attempt(NamedTuple):
     outcome: str
     estimated: bool
     provider_ms: int
-    quota_day: str | None = None
+    quota_keys: Sequence[str] = ()
     answer: Answer | None = None
 
 
@@ -74,7 +74,7 @@ def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: 
             "billed": False,
             "estimated": attempt.estimated,
             "incarnation": incarnation,
-            "quota_day": attempt.quota_day,
+            "quota_keys": list(attempt.quota_keys),
             "queued_ms": _milliseconds(claim.arrived_at, running.started_at),
             "provider_ms": attempt.provider_ms,
             "tags": dict(running.job.tags),

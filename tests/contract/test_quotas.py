@@ -13,19 +13,26 @@ import pymongo
 import pytest
 from bson.decimal128 import Decimal128
 
+from broker.limits import Limit, Rulebook, parts
 from broker.mongo import close, connect, prepare
-from broker.settings import Quota as Limit
 from workers.quota.book import NOTHING, Amounts, Book
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.mongo import MongoBooks
-from workers.quota.protocol import Books, Denied, Key
+from workers.quota.protocol import Books, Denied, Key, Need
 from workers.quota.tender import Tender
 
-DAY = "2026-12-01"
-KEY = Key("acme", DAY)
+DAY = datetime(2026, 12, 1, tzinfo=UTC)
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
+
+
+def key_of(owner: str, day: datetime = DAY) -> Key:
+    return Key(f"tenant:{owner}", "day", day, day + timedelta(days=1))
+
+
+KEY = key_of("acme")
 CENT = Decimal("0.01")
+NEED = Need("acme", "m", 10, CENT)
 SOME = Amounts(3, 1_000_000_000_000, Decimal("0.000207600001"))
 
 
@@ -80,7 +87,7 @@ class MongoWorld:
 
     async def row(self, key: Key, incarnation: str, used: Amounts, *, billed: bool = True) -> None:
         """As `workers/settle.py` writes them."""
-        at = datetime.fromisoformat(key.day).replace(tzinfo=UTC) + timedelta(hours=9)
+        at = min(key.start, NOW) + timedelta(hours=9)
         row: dict[str, Any] = {
             "_id": f"uid/1/1.{next(self._numbers)}",
             **dict.fromkeys(("job_id", "priority", "operation", "provider"), "x"),
@@ -89,8 +96,8 @@ class MongoWorld:
             "generation": 1,
             "estimated": False,
             "billed": billed,
-            "tenant": key.tenant,
-            "quota_day": key.day,
+            "tenant": parts(key.subject)[1] or "acme",
+            "quota_keys": ["tenant:acme/month/2026-12-01T00:00Z", key.id],
             "incarnation": incarnation,
             "input_tokens": used.tokens - 1,
             "output_tokens": 1,
@@ -155,7 +162,7 @@ async def test_a_book_is_read_as_it_was_written(world: World) -> None:
 
 async def test_a_book_that_is_not_there_is_not_read(world: World) -> None:
     await written(world, Book())
-    assert (await world.books.read([KEY, Key("other", DAY)])).keys() == {KEY}
+    assert (await world.books.read([KEY, key_of("other")])).keys() == {KEY}
     assert await world.books.read([]) == {}
 
 
@@ -179,8 +186,8 @@ async def test_the_ledger_is_summed_for_one_tenant_and_day_without_some_incarnat
     await world.row(KEY, "w2", Amounts(1, 5, CENT))
     await world.row(KEY, "w3", Amounts(1, 7, CENT))
     await world.row(KEY, "w2", Amounts(1, 99, CENT), billed=False)
-    await world.row(Key("other", DAY), "w2", Amounts(1, 99, CENT))
-    await world.row(Key("acme", "2026-12-02"), "w2", Amounts(1, 99, CENT))
+    await world.row(key_of("other"), "w2", Amounts(1, 99, CENT))
+    await world.row(key_of("acme", DAY + timedelta(days=1)), "w2", Amounts(1, 99, CENT))
     assert await world.books.spent(KEY, ()) == Amounts(5, 12 + SOME.tokens, SOME.usd + 2 * CENT)
     assert await world.books.spent(KEY, {"w1", "w3"}) == Amounts(1, 5, CENT)
     assert await world.books.spent(KEY, {"w1", "w2", "w3"}) == NOTHING
@@ -200,13 +207,12 @@ async def test_only_the_dead_without_documents_can_be_closed(world: World) -> No
 
 
 async def test_books_are_found_by_who_waits_and_who_has_entries(world: World) -> None:
-    yesterday, long_ago = Key("acme", "2026-11-30"), Key("acme", "2026-11-01")
+    yesterday, long_ago = key_of("acme", DAY - timedelta(days=1)), key_of("acme", DAY - timedelta(days=30))
     await written(world, Book(waiting=True, grants={"w1": SOME, "w2": SOME}))
     await written(world, Book(grants={"w1": SOME}), yesterday)
     await written(world, Book(waiting=True, grants={"w3": SOME}), long_ago)
-    days = [DAY, "2026-11-30"]
-    assert await world.books.waiting(days) == [KEY]
-    named = await world.books.named(days)
+    assert await world.books.waiting(NOW) == [KEY]
+    named = await world.books.named(NOW)
     assert {owner: set(keys) for owner, keys in named.items()} == {"w1": {KEY, yesterday}, "w2": {KEY}}
 
 
@@ -219,7 +225,7 @@ class Process:
 
     def __init__(self, world: World, limit: Limit) -> None:
         self.world, self.name, self.seconds = world, str(uuid.uuid4()), 0.0
-        self.holds = Holds([limit], world.books, self.name, clock=lambda: self.seconds)
+        self.holds = Holds(Rulebook([limit], {}), world.books, self.name, clock=lambda: self.seconds)
         self.tender = Tender(self.holds, nobody_released, lambda: NOW)
         self.calls = 0
 
@@ -229,7 +235,7 @@ class Process:
         await asyncio.gather(*(self._run_one() for _ in range(jobs)))
 
     async def _run_one(self) -> None:
-        hold = self.holds.try_hold("acme", 10, CENT, NOW) or await self.holds.hold("acme", 10, CENT, NOW)
+        hold = self.holds.try_hold(NEED, NOW) or await self.holds.hold(NEED, NOW)
         if not isinstance(hold, Denied):
             self.calls += 1
             hold.settle(8, CENT)
@@ -242,7 +248,7 @@ class Process:
 
 
 async def test_two_workers_make_no_more_calls_than_the_limit_and_use_it_up(world: World) -> None:
-    limit = Limit(tenant="acme", requests=100)
+    limit = Limit(scope="tenant", per="day", requests=100)
     workers = [Process(world, limit), Process(world, limit)]
     await asyncio.gather(*(worker.run(500) for worker in workers))
     for _ in range(4):
@@ -257,7 +263,7 @@ async def test_two_workers_make_no_more_calls_than_the_limit_and_use_it_up(world
 
 
 async def test_after_the_death_of_both_the_rest_of_the_limit_is_usable(world: World) -> None:
-    limit = Limit(tenant="acme", requests=100)
+    limit = Limit(scope="tenant", per="day", requests=100)
     dead = [Process(world, limit), Process(world, limit)]
     for worker in dead:
         await worker.run(10)
@@ -276,7 +282,7 @@ async def test_after_the_death_of_both_the_rest_of_the_limit_is_usable(world: Wo
 
 
 async def test_many_workers_at_once_never_pass_the_limit(world: World) -> None:
-    limit = Limit(tenant="acme", requests=50, tokens=600, usd="1")
+    limit = Limit(scope="tenant", per="day", requests=50, tokens=600, usd=Decimal(1))
     workers = [Process(world, limit) for _ in range(6)]
     await asyncio.gather(*(worker.run(40) for worker in workers))
     for _ in range(3):
@@ -310,11 +316,11 @@ def failing(url: str, command: str) -> Iterator[None]:
 async def test_a_database_that_does_not_answer_makes_the_job_wait(
     mongo: MongoWorld, mongo_url: str, command: str
 ) -> None:
-    worker = Process(mongo, Limit(tenant="acme", requests=1, policy="reject"))
+    worker = Process(mongo, Limit(scope="tenant", per="day", requests=1, at_limit="reject"))
     with failing(mongo_url, command):
-        refusal = await worker.holds.hold("acme", 1, CENT, NOW)
+        refusal = await worker.holds.hold(NEED, NOW)
     assert isinstance(refusal, Denied)
     assert refusal.policy == "wait"
     assert refusal.until - NOW < timedelta(seconds=10)
     worker.seconds += 1
-    assert not isinstance(await worker.holds.hold("acme", 1, CENT, NOW), Denied)
+    assert not isinstance(await worker.holds.hold(NEED, NOW), Denied)

@@ -454,6 +454,13 @@ async def test_a_job_that_is_put_back_waits_with_its_reason(world: World) -> Non
     assert await take(store, "acme/1") == []
 
 
+async def test_a_job_that_is_put_back_may_wait_in_another_priority(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job("acme/1"), job("acme/2")])
+    assert await store.wait([put_back(priority="batch"), put_back("acme/2")]) == [Fate.DONE, Fate.DONE]
+    assert [(await world.document(id_))["priority"] for id_ in ("acme/1", "acme/2")] == ["batch", "normal"]
+
+
 async def test_a_delayed_wait_does_not_take_the_job_from_a_later_claim_of_the_same_worker(world: World) -> None:
     store = world.store("us")
     await store.insert([job()])

@@ -137,11 +137,10 @@ def within_limits(history: History, links: Links) -> Problems:
 def _holds(history: History, tenant: str, rows: Sequence[Document], unit: str) -> Problems:
     """What a book says is spent or granted is what the ledger says is spent; else somebody still holds something, or lost it."""
     for book in history.quotas:
-        day, _, of = book["_id"].partition("/")
-        if of != tenant:
+        if book["subject"] != f"tenant:{tenant}":
             continue
         taken = sum((amount(entry[unit]) for entry in (book["closed"], *book["grants"].values())), Decimal(0))
-        spent = _spent([row for row in rows if row["quota_day"] == day], unit)
+        spent = _spent([row for row in rows if book["_id"] in row["quota_keys"]], unit)
         if taken != spent:
             yield f"quota {book['_id']}: {taken} {unit} are spent or held, the ledger says {spent}"
 

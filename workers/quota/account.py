@@ -1,10 +1,12 @@
-"""What one worker has used and has left of one tenant's day; nothing in here waits, and time comes in as an argument."""
+"""What one worker has used and has left of one limit in one window; nothing in here waits, and time comes in as an argument."""
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Literal
 
+from broker.limits import Applied
 from workers.quota.book import NOTHING, Amounts, Ask, Limit
+from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
 FAST_S = 2.0
@@ -22,14 +24,22 @@ _NO_USD = Decimal(0)
 class Account:
     """The local side of a key: `used` is spent or held, `free` is granted and not used (endless where there is no limit).
 
-    `free` is below zero where a settled hold was larger than estimated. `lock` is held by who changes our entry in the book: one at a time, and all
-    others that wait find what it got.
+    `free` is below zero where a settled hold was larger than estimated, or passed without room. `lock` is held by who changes our entry in the
+    book: one at a time, and all others that wait find what it got.
     """
 
-    def __init__(self, key: Key, limit: Limit, policy: Literal["wait", "reject"]) -> None:
+    def __init__(self, key: Key, applied: Applied, hunger: Hunger, freed: Callable[[], None]) -> None:
         self.key = key
-        self.limit = limit
-        self.policy = policy
+        self.applied = applied
+        self.said = said = applied.limit
+        self.limit = Limit(said.requests, said.tokens, said.usd)
+        self.hunger = hunger  # who was refused, in this window or in others of the same limit
+        self.lasting = said.per != "concurrent"  # what is settled stays used
+        self.passing = said.mode != "hard"  # everything passes, and is counted
+        self.passes = self.passing or said.at_limit == "lower_priority"  # some do, before they have a chunk
+        self.over = False  # more is used than the limit, by all together, as far as we know
+        self.passed_over = 0  # holds that passed all the same
+        self._freed = freed
         self.lock = asyncio.Lock()
         self.used_requests = self.used_tokens = 0
         self.used_usd = _NO_USD
@@ -38,6 +48,7 @@ class Account:
         self.holds = 0  # open ones
         self.asking = 0  # how many wait for a chunk
         self.taken = 0  # holds, since this worker began
+        self.denied = 0  # jobs that were told to wait
         self.extended_at = -SLOW_S
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
         self.shut = False  # our entry was closed: we are dead to the others
@@ -46,14 +57,36 @@ class Account:
         self.keep(NOTHING)
 
     # -- holds: on the path of every job -------------------------------------------------------------------------------
-    def take(self, tokens: int, usd: Decimal) -> bool:
-        """Take a hold from what is free; False: not all of it is there."""
-        if self.free_requests < 1 or self.free_tokens < tokens or self.free_usd < usd:
-            return False
+    def fits(self, tokens: int, usd: Decimal) -> bool:
+        """Whether a hold finds all that it needs in what is free."""
+        return self.free_requests >= 1 and self.free_tokens >= tokens and self.free_usd >= usd
+
+    def take(self, tokens: int, usd: Decimal) -> None:
+        """Take a hold, which fits or passes all the same."""
         self.holds += 1
         self.taken += 1
+        self.passed_over += self.over
         self.move(1, tokens, usd)
-        return True
+
+    def untake(self, tokens: int, usd: Decimal) -> None:
+        """Give a hold back."""
+        self.holds -= 1
+        self.move(-1, -tokens, -usd)
+        if not self.lasting and self.hunger.waiting:
+            self._freed()
+
+    def settle(self, tokens: int, usd: Decimal, *, held_tokens: int, held_usd: Decimal) -> None:
+        """Replace a hold by what was used."""
+        if self.lasting:
+            self.holds -= 1
+            self.move(0, tokens - held_tokens, usd - held_usd)
+        else:
+            self.untake(held_tokens, held_usd)
+
+    def unsettle(self, tokens: int, usd: Decimal) -> None:
+        """What was settled was not used: somebody else's finish won."""
+        if self.lasting:
+            self.move(-1, -tokens, -usd)
 
     def move(self, requests: int, tokens: int, usd: Decimal) -> None:
         """Count more as used, or less, and so much less or more as free."""

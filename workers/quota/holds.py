@@ -1,123 +1,164 @@
-"""Holds: taken from the chunk that this worker was granted; only who finds it used up asks the book for another one."""
+"""Holds: taken from the chunks that this worker was granted; only who finds one used up asks its book for another one."""
 
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from broker import settings
 from broker.events import Events
+from broker.limits import Applied, Rulebook, never_fits
+from broker.windows import BEGINNING, END, window
 from workers.quota.account import Account
-from workers.quota.book import NOTHING, Amounts, Book, Limit, extended
+from workers.quota.book import NOTHING, Amounts, Book, extended
 from workers.quota.hold import ChunkHold, FreeHold
 from workers.quota.hunger import Hunger
-from workers.quota.protocol import Books, Denied, Hold, Key
+from workers.quota.protocol import Books, Denied, Hold, Key, Need
 from workers.stores.protocol import StoreUnknownError
 
-EVERYBODY = "*"
 SHORT_S = 3.0
 """Who cannot be answered now asks again after about this long."""
+ENDLESS_S = 3_600.0
+"""Who waits for a limit without a window's end looks again after about this long, if nobody releases him earlier."""
+CONCURRENT_S = 60.0
 SPREAD = timedelta(minutes=10)
-"""Jobs that wait for the next day become due spread over its first ten minutes."""
+"""Jobs that wait for the next window become due spread over its first ten minutes, or over all of it where it is shorter."""
+_MOST_WINDOWS = 1_000.0
+_MOST_KNOWN = 50_000
 _TRIES = 8
 
 
-class Tenancy:
-    """A tenant's day in this worker: its account, and who was refused."""
+class Applying(NamedTuple):
+    """What counts a job, from `since` until before `until`."""
 
-    __slots__ = ("account", "hunger")
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.hunger = Hunger()
+    accounts: tuple[Account, ...]
+    keys: list[str]
+    since: datetime
+    until: datetime
 
 
 class Holds:
     """The quotas of one worker; `Tender` gives back, closes and releases in its background.
 
     Args:
-        limits: From the settings; a tenant's own comes before that of `*`, which each other tenant has for itself.
+        rules: From the settings.
         books: Where the books are.
         incarnation: This worker's.
+        lowest: The lowest priority: there jobs pass a limit that only lowers their priority.
         clock: Seconds of a monotonic clock.
         chance: For jitter.
     """
 
     def __init__(
         self,
-        limits: Sequence[settings.Quota],
+        rules: Rulebook,
         books: Books,
         incarnation: str,
         *,
+        lowest: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Random | None = None,
     ) -> None:
+        self.rules = rules
         self.books = books
         self.incarnation = incarnation
         self.clock = clock
         self.chance = chance or Random()  # noqa: S311 jitter is no secret
-        self.tenancies: dict[Key, Tenancy] = {}
-        self._limits = {limit.tenant: limit for limit in limits}
-        self._today: dict[str, Tenancy] = {}
-        self._day, self._ordinal = "", 0
+        self.accounts: dict[Key, Account] = {}
+        self.freed: Callable[[], None] = lambda: (
+            None
+        )  # called when what is limited at one moment has become free for who waits
+        self.entered: set[Key] = (
+            set()
+        )  # where we have entered ourselves late: somebody may have counted our rows among those of closed ones
+        self._lowest = lowest
+        self._hungers: dict[str, Hunger] = {}
+        self._applying: dict[object, Applying] = {}
         self._events = Events("worker.quota")
 
     # -- the path of a job ---------------------------------------------------------------------------------------------
-    def try_hold(self, tenant: str, tokens: int, usd: Decimal, now: datetime) -> Hold | None:
-        """Take a hold from what is here, without waiting; None: ask `hold`. `now` is in UTC."""
-        if now.toordinal() != self._ordinal:
-            self._turn(now)
-        tenancy = self._today.get(tenant)
-        if tenancy is None:
-            tenancy = self._open(tenant)
-            if tenancy is None:
-                return FreeHold(self._day)
-        account = tenancy.account
-        if not account.take(tokens, usd):
+    def try_hold(self, need: Need, now: datetime) -> Hold | None:
+        """Take a hold in all scopes from what is here, without waiting; None: ask `hold`. `now` is in UTC."""
+        if self.rules.of_jobs and self._too_large(need):
             return None
-        return ChunkHold(account, self._day, tokens, usd)
+        applying = self._applies(need, now)
+        tokens, usd = need.tokens, need.usd
+        for account in applying.accounts:
+            if not (account.fits(tokens, usd) or account.passing or self._passes(account, need)):
+                return None
+        for account in applying.accounts:
+            account.take(tokens, usd)
+        return ChunkHold(applying.accounts, applying.keys, tokens, usd) if applying.accounts else FreeHold()
 
-    async def hold(self, tenant: str, tokens: int, usd: Decimal, now: datetime) -> Hold | Denied:
-        """Take a hold, after another chunk was granted where that is needed."""
-        hold = self.try_hold(tenant, tokens, usd, now)
+    async def hold(self, need: Need, now: datetime) -> Hold | Denied:
+        """Take a hold, after other chunks were granted where that is needed."""
+        hold = self.try_hold(need, now)
         if hold is not None:
             return hold
-        tenancy = self._today[tenant]
-        account, need = tenancy.account, Amounts(1, tokens, usd)
-        if too_large := _never_fits(account.limit, need):
-            return Denied("reject", account.key.wait_key, now, f"{too_large} of tenant {tenant} a day; make it smaller")
-        if not account.shut and not tenancy.hunger.refuses(need, self.clock()):
-            account.asking += 1
-            try:
-                async with account.lock:
-                    while not account.take(tokens, usd):
-                        refused = account.shut or tenancy.hunger.refuses(need, self.clock())
-                        if refused or not await self._extend(tenancy, need):
-                            return self._denied(tenancy, now)
-            finally:
-                account.asking -= 1
-            return ChunkHold(account, account.key.day, tokens, usd)
-        return self._denied(tenancy, now)
+        if too_large := self._too_large(need):
+            return Denied("reject", "", now, f"{too_large} of one job; make it smaller")
+        applying = self._applies(need, now)
+        taken: list[Account] = []
+        try:
+            for account in applying.accounts:
+                denied = await self._take(account, need, now)
+                if denied is not None:
+                    return denied
+                taken.append(account)
+            hold = ChunkHold(applying.accounts, applying.keys, need.tokens, need.usd)
+            taken = []
+        finally:
+            for account in taken:  # all or none
+                account.untake(need.tokens, need.usd)
+        return hold
+
+    async def _take(self, account: Account, need: Need, now: datetime) -> Denied | None:
+        """Take one account's part of a hold, or say why not."""
+        amounts = Amounts(1, need.tokens, need.usd)
+        if account.fits(need.tokens, need.usd) or account.passing or self._passes(account, need):
+            account.take(need.tokens, need.usd)
+            return None
+        if too_large := never_fits(account.said, need.tokens, need.usd):
+            return self._denied(account, now, too_large)
+        if account.shut or account.hunger.refuses(amounts, self.clock()):
+            return self._denied(account, now)
+        account.asking += 1
+        try:
+            async with account.lock:
+                while not account.fits(need.tokens, need.usd):
+                    refused = account.shut or account.hunger.refuses(amounts, self.clock())
+                    if refused or not await self._extend(account, amounts):
+                        return self._denied(account, now)
+                account.take(need.tokens, need.usd)
+        finally:
+            account.asking -= 1
+        return None
+
+    def _passes(self, account: Account, need: Need) -> bool:
+        """Whether a job is already where the limit would send it."""
+        return account.passes and need.priority == self._lowest
+
+    def _too_large(self, need: Need) -> str:
+        """Which limit of a single job this one is above; "": none."""
+        of_jobs = (limit for limit in self.rules.of_jobs if limit.tenant in {None, "*", need.tenant})
+        return next(filter(None, (never_fits(limit, need.tokens, need.usd) for limit in of_jobs)), "")
 
     # -- chunks --------------------------------------------------------------------------------------------------------
-    async def _extend(self, tenancy: Tenancy, need: Amounts) -> bool:
+    async def _extend(self, account: Account, need: Amounts) -> bool:
         """Ask the book for another chunk; False: it was refused, or cannot be had now. The account's lock is held."""
         try:
             for _ in range(_TRIES):
-                extended_or_refused = await self._try_extend(tenancy, need)
+                extended_or_refused = await self._try_extend(account, need)
                 if extended_or_refused is not None:
                     return extended_or_refused
         except StoreUnknownError as error:
-            self._events.warning("quota.unknown", key=tenancy.account.key.wait_key, reason=str(error))
-        tenancy.hunger.refused(need, self.clock(), doubtful=True)
+            self._events.warning("quota.unknown", key=account.key.wait_key, reason=str(error))
+        account.hunger.refused(need, self.clock(), doubtful=True)
         return False
 
-    async def _try_extend(self, tenancy: Tenancy, need: Amounts) -> bool | None:
+    async def _try_extend(self, account: Account, need: Amounts) -> bool | None:
         """Read the book and write it with a larger entry, or note that jobs wait; None: another worker was faster."""
-        account = tenancy.account
-        book = await self.read_or_begin(account.key)
+        book = await self.read_or_begin(account)
         if self.incarnation in book.shut:
             account.shut = True
             account.keep(NOTHING)
@@ -125,18 +166,17 @@ class Holds:
         ask = account.ask(need)
         entry = extended(book, self.incarnation, ask, account.limit)
         if entry is None:
-            return await self._refuse(tenancy, book, need, ask.have)
+            return await self._refuse(account, book, need, ask.have)
         account.written = None  # until the answer is there, and for ever if it is lost
         if not await self.books.swap(account.key, book.granting(self.incarnation, entry)):
             return None
         account.extend(entry, self.clock())
-        tenancy.hunger.fed()
+        account.hunger.fed()
         return True
 
-    async def _refuse(self, tenancy: Tenancy, book: Book, need: Amounts, have: Amounts) -> Literal[False] | None:
+    async def _refuse(self, account: Account, book: Book, need: Amounts, have: Amounts) -> Literal[False] | None:
         """Note in the book that jobs wait, so that others give back what they do not use."""
         if not book.waiting or book.grants.get(self.incarnation, have) != have:
-            account = tenancy.account
             account.written = None
             noted = book.noting(waiting=True)
             if self.incarnation in book.grants:
@@ -144,113 +184,126 @@ class Holds:
             if not await self.books.swap(account.key, noted):
                 return None
             account.written = noted.grants.get(self.incarnation, NOTHING)
-        tenancy.hunger.refused(need, self.clock(), alone=not book.grants.keys() - {self.incarnation})
+        account.hunger.refused(need, self.clock(), alone=not book.grants.keys() - {self.incarnation})
         return False
 
-    async def read_or_begin(self, key: Key) -> Book:
-        """The book; where there is none yet, one that knows what the ledger says of this day."""
-        book = (await self.books.read([key])).get(key)
-        return book if book is not None else Book(closed=await self.books.spent(key, ()))
+    async def read_or_begin(self, account: Account) -> Book:
+        """The book; where there is none yet, one that knows what the ledger says of this window."""
+        book = (await self.books.read([account.key])).get(account.key)
+        if book is not None:
+            return book
+        # Where holds pass without a chunk, the ledger may have rows of workers that are about to enter themselves.
+        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, ()))
 
-    async def give_back(self, tenancy: Tenancy) -> None:
+    async def give_back(self, account: Account) -> None:
         """Have the book say what is used, and nothing more: lowered here first, then there.
 
         Raises:
             StoreUnknownError: It may say more than that; nothing is lost.
         """
-        account = tenancy.account
         async with account.lock:
             for _ in range(_TRIES):
                 account.keep(NOTHING)
                 entry = account.used
                 if account.written == entry or account.shut:
                     return
-                book = await self.read_or_begin(account.key)
+                book = await self.read_or_begin(account)
                 if self.incarnation in book.shut:
                     account.shut = True
                     return
                 account.written = None
                 if await self.books.swap(account.key, book.granting(self.incarnation, entry)):
                     account.written = entry
+                    if account.passes and self.incarnation not in book.grants:
+                        self.entered.add(account.key)
                     return
 
-    # -- tenants and days ----------------------------------------------------------------------------------------------
-    def tenancy(self, key: Key) -> Tenancy | None:
-        """The tenancy of a key, made if it is not there; None: the tenant has no limit."""
-        known = self.tenancies.get(key)
-        limit = self._limits.get(key.tenant) or self._limits.get(EVERYBODY)
-        if known is not None or limit is None:
-            return known
-        account = Account(key, Limit(limit.requests, limit.tokens, limit.usd), limit.policy)
-        made = self.tenancies[key] = Tenancy(account)
-        return made
+    # -- limits and windows --------------------------------------------------------------------------------------------
+    def _applies(self, need: Need, now: datetime) -> Applying:
+        """What counts this job now: windows begin and end, and a clock may be set back; holds remember where they were taken."""
+        same = self.rules.distinct(need)
+        found = self._applying.get(same)
+        if found is not None and found.since <= now < found.until:
+            return found
+        accounts = tuple(self.account(applied, now) for applied in self.rules.applying(need))
+        keys = [account.key.id for account in accounts if account.key.on_ledger]
+        since = max((account.key.start for account in accounts), default=BEGINNING)
+        until = min((account.key.end for account in accounts), default=END)
+        if len(self._applying) >= _MOST_KNOWN:
+            self._applying.clear()
+        found = self._applying[same] = Applying(accounts, keys, since, until)
+        return found
+
+    def account(self, applied: Applied, now: datetime) -> Account:
+        """The account of a limit in the window of now, made if it is not there."""
+        start, end = window(applied.limit.per, applied.zone, now)
+        key = Key(applied.subject, applied.limit.per, start, end)
+        known = self.accounts.get(key)
+        if known is None:
+            hunger = self._hungers.setdefault(key.wait_key, Hunger())
+            hunger.fed()  # nobody was refused in this window yet
+            known = self.accounts[key] = Account(key, applied, hunger, self._free)
+        return known
+
+    def _free(self) -> None:
+        self.freed()
+
+    def of(self, key: Key, now: datetime) -> Account | None:
+        """Today's account of the limit whose book this is; None: there is no such limit any more."""
+        applied = self.rules.of(key.subject, key.per)
+        return None if applied is None else self.account(applied, now)
 
     @property
     def limited(self) -> bool:
-        """Whether any tenant has a limit."""
-        return bool(self._limits)
+        """Whether there is any limit that has a book."""
+        return bool(self.rules.limits)
 
-    def forget(self, key: Key) -> None:
-        """Drop a key whose day is over."""
-        del self.tenancies[key]
-        if self._day == key.day:
-            self._today.pop(key.tenant, None)
-
-    def _open(self, tenant: str) -> Tenancy | None:
-        tenancy = self.tenancy(Key(tenant, self._day))
-        if tenancy is not None:
-            self._today[tenant] = tenancy
-        return tenancy
-
-    def _turn(self, now: datetime) -> None:
-        """A new day begins, or a clock was set back; holds remember the day in which they were taken."""
-        self._day, self._ordinal = day_of(now), now.toordinal()
-        self._today = {}
+    def forget(self, keys: list[Key]) -> None:
+        """Drop keys whose windows are over."""
+        for key in keys:
+            del self.accounts[key]
+        if keys:
+            self._applying.clear()
+            current = {key.wait_key for key in self.accounts}
+            self._hungers = {
+                wait_key: hunger for wait_key, hunger in self._hungers.items() if hunger.waiting or wait_key in current
+            }
 
     # -- refusals ------------------------------------------------------------------------------------------------------
-    def _denied(self, tenancy: Tenancy, now: datetime) -> Denied:
-        account, hunger = tenancy.account, tenancy.hunger
-        key, moment = account.key, self.clock()
+    def _denied(self, account: Account, now: datetime, too_large: str = "") -> Denied:
+        said, key, hunger, moment = account.said, account.key, account.hunger, self.clock()
+        owner, model = _named(account), said.cheaper_model
+        if too_large:
+            message = f"{too_large} of {owner}; make it smaller"
+            policy = "reject" if said.at_limit == "wait" else said.at_limit
+            return Denied(policy, key.wait_key, now, message, model=model, hopeless=True)
         hunger.denied(moment)
+        account.denied += 1
         if account.shut or hunger.doubtful:
-            message = f"the quota of tenant {key.tenant} cannot be asked now"
+            message = f"the limit of {owner} cannot be asked now"
             return Denied("wait", key.wait_key, now + self._about(SHORT_S), message, doubtful=True)
-        message = f"tenant {key.tenant} has used its quota of {key.day} ({_written(account.limit)})"
-        if account.policy == "wait":
-            return Denied("wait", key.wait_key, end_of(now) + self.chance.random() * SPREAD, message)
+        message = f"{owner} has used its limit ({said.amounts})"
+        if said.at_limit != "reject":
+            return Denied(said.at_limit, key.wait_key, self._until(account, now), message, model=model)
         if hunger.alone or hunger.for_good(moment):
             return Denied("reject", key.wait_key, now, message)
         return Denied("wait", key.wait_key, now + self._about(SHORT_S), message)
+
+    def _until(self, account: Account, now: datetime) -> datetime:
+        """When to look again if nobody releases the job earlier: in the next window, or later where those who wait are more than one can take."""
+        if account.key.end == END:
+            return now + self._about(ENDLESS_S if account.lasting else CONCURRENT_S)
+        length = account.key.end - account.key.start
+        windows = min(account.denied / max(account.taken, 1), _MOST_WINDOWS)
+        spread = min(SPREAD, length) + max(windows - 1, 0.0) * length
+        return account.key.end + self.chance.random() * spread
 
     def _about(self, seconds: float) -> timedelta:
         return timedelta(seconds=self.chance.uniform(0.5, 1.0) * seconds)
 
 
-def day_of(now: datetime) -> str:
-    """The UTC day of an instant, "2026-12-01"."""
-    return now.astimezone(UTC).date().isoformat()
-
-
-def end_of(now: datetime) -> datetime:
-    """The end of an instant's UTC day."""
-    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-
-
-def _never_fits(limit: Limit, need: Amounts) -> str:
-    """Why not even an unused limit has room for a hold; "" if it has."""
-    if limit.tokens is not None and need.tokens > limit.tokens:
-        return f"the job may use {need.tokens} tokens, more than the {limit.tokens}"
-    if limit.usd is not None and need.usd > limit.usd:
-        return f"the job may cost {need.usd.normalize():f} dollars, more than the {limit.usd.normalize():f}"
-    return ""
-
-
-def _written(limit: Limit) -> str:
-    parts = []
-    if limit.requests is not None:
-        parts.append(f"{limit.requests} requests")
-    if limit.tokens is not None:
-        parts.append(f"{limit.tokens} tokens")
-    if limit.usd is not None:
-        parts.append(f"{limit.usd.normalize():f} dollars")
-    return ", ".join(parts)
+def _named(account: Account) -> str:
+    """Whose limit it is and for how long, for a person: "tenant acme per day until 2026-12-02T00:00Z"."""
+    key = account.key
+    until = "" if key.end == END else f" until {key.end:%Y-%m-%dT%H:%MZ}"
+    return f"{key.subject.replace(':', ' ', 1)} per {key.per}{until}"

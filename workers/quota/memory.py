@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 
-from workers.quota.book import Amounts, Book, added
-from workers.quota.protocol import Books, Key
+from workers.quota.book import NOTHING, Amounts, Book, added
+from workers.quota.protocol import Books, Key, looked_at_until
 
 
 class MemoryBooks:
@@ -30,21 +31,23 @@ class MemoryBooks:
 
     async def spent(self, key: Key, without: Collection[str]) -> Amounts:
         """What the ledger's billed rows of this key say, for all incarnations but `without`."""
+        if not key.on_ledger:
+            return NOTHING
         return added(amounts for of, incarnation, amounts in self.rows if of == key and incarnation not in without)
 
     async def closable(self, incarnations: Collection[str]) -> set[str]:
         """Those that are dead with nothing left."""
         return (set(incarnations) & self.dead) - self.busy
 
-    async def waiting(self, days: Sequence[str]) -> list[Key]:
-        """The keys of these days on which jobs may wait."""
-        return [key for key, book in self.books.items() if key.day in days and book.waiting]
+    async def waiting(self, now: datetime) -> list[Key]:
+        """The keys on which jobs may wait."""
+        return [key for key, book in self.books.items() if looked_at_until(key) >= now and book.waiting]
 
-    async def named(self, days: Sequence[str]) -> dict[str, list[Key]]:
-        """The incarnations that have entries in books of these days, with the keys."""
+    async def named(self, now: datetime) -> dict[str, list[Key]]:
+        """The incarnations that have entries, with the keys."""
         found: dict[str, list[Key]] = {}
         for key, book in self.books.items():
-            if key.day in days:
+            if looked_at_until(key) >= now:
                 for incarnation in book.grants:
                     found.setdefault(incarnation, []).append(key)
         return found

@@ -1,8 +1,9 @@
-"""Books in MongoDB: collection `quotas`, `_id` = `<day>/<tenant>`, each written by comparing its revision; by PyMongo's client or Motor's."""
+"""Books in MongoDB: collection `quotas`, `_id` = `<whose>/<per>/<start>`, each written by comparing its revision; by PyMongo's client or Motor's."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Context, Decimal
+from types import MappingProxyType
 from typing import Any
 
 import bson
@@ -12,18 +13,23 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from broker.limits import parts
 from broker.mongo import Database, Document
+from broker.windows import BEGINNING, Per
 from workers.quota.book import NOTHING, Amounts, Book
-from workers.quota.protocol import Books, Key
+from workers.quota.protocol import Books, Key, looked_at_until
 from workers.stores.mongo_wire import answered
 
-KEPT = timedelta(days=60)
-"""So long after its day a book is kept for who asks what happened."""
+KEPT: Mapping[Per, timedelta] = MappingProxyType(
+    {"minute": timedelta(hours=2), "hour": timedelta(days=2), "day": timedelta(days=60), "month": timedelta(days=400)}
+)
+"""So long after its window a book is kept for who asks what happened; those without an end are kept for ever."""
 
 _KEYS_A_READ = 1_000
 _SKEW = timedelta(minutes=5)
 _DIGITS = Context(prec=34, rounding=ROUND_CEILING)  # what a Decimal128 holds; only amounts finer than that are rounded
 _MAJORITY = {"level": "majority"}
+_KEY = ("subject", "per", "start", "end")
 
 
 class MongoBooks:
@@ -45,10 +51,10 @@ class MongoBooks:
         """The books that there are, by a majority read."""
         books: dict[Key, Book] = {}
         for first in range(0, len(keys), _KEYS_A_READ):
-            ids = [_id(key) for key in keys[first : first + _KEYS_A_READ]]
+            ids = [key.id for key in keys[first : first + _KEYS_A_READ]]
             with answered(self._timeout_s):
                 documents = await self._quotas.find({"_id": {"$in": ids}}).to_list(None)
-            books.update((_key(document["_id"]), _book(document)) for document in documents)
+            books.update((_key(document), _book(document)) for document in documents)
         return books
 
     async def swap(self, key: Key, book: Book) -> bool:
@@ -66,10 +72,11 @@ class MongoBooks:
 
     async def spent(self, key: Key, without: Collection[str]) -> Amounts:
         """What the ledger's billed rows of this key say, for all incarnations but `without`."""
+        if not key.on_ledger:
+            return NOTHING
         rows = {
-            "tenant": key.tenant,
-            "at": {"$gte": datetime.fromisoformat(key.day).replace(tzinfo=UTC) - _SKEW},  # the index's second field
-            "quota_day": key.day,
+            **_narrowed(key),  # to what an index finds
+            "quota_keys": key.id,
             "billed": True,
             "incarnation": {"$nin": list(without)},
         }
@@ -90,28 +97,27 @@ class MongoBooks:
         dead = set(incarnations) - {lease["_id"] for lease in leases}
         return {incarnation for incarnation in dead if not await self._has_documents(incarnation)}
 
-    async def waiting(self, days: Sequence[str]) -> list[Key]:
-        """The keys of these days on which jobs may wait."""
+    async def waiting(self, now: datetime) -> list[Key]:
+        """The keys on which jobs may wait."""
+        query = {"looked_at_until": {"$gte": now}, "waiting": True}
         with answered(self._timeout_s):
-            documents = await self._quotas.find({"$or": _of(days), "waiting": True}, {"_id": 1}).to_list(None)
-        return [_key(document["_id"]) for document in documents]
+            return [_key(document) for document in await self._quotas.find(query, _KEY).to_list(None)]
 
-    async def named(self, days: Sequence[str]) -> dict[str, list[Key]]:
-        """The incarnations that have entries in books of these days, with the keys."""
+    async def named(self, now: datetime) -> dict[str, list[Key]]:
+        """The incarnations that have entries, with the keys."""
         pipeline: list[Document] = [
-            {"$match": {"$or": _of(days)}},
+            {"$match": {"looked_at_until": {"$gte": now}}},
             {"$project": {"owner": {"$map": {"input": {"$objectToArray": "$grants"}, "in": "$$this.k"}}}},
             {"$unwind": "$owner"},
             {"$group": {"_id": "$owner"}},
         ]
         owners = [document["_id"] for document in await self._aggregate("quotas", pipeline)]
-        return {owner: await self._keys_of(owner, days) for owner in owners}
+        return {owner: await self._keys_of(owner, now) for owner in owners}
 
-    async def _keys_of(self, owner: str, days: Sequence[str]) -> list[Key]:
-        query = {"$or": _of(days), f"grants.{owner}": {"$exists": True}}
+    async def _keys_of(self, owner: str, now: datetime) -> list[Key]:
+        query = {"looked_at_until": {"$gte": now}, f"grants.{owner}": {"$exists": True}}
         with answered(self._timeout_s):
-            documents = await self._quotas.find(query, {"_id": 1}).to_list(None)
-        return [_key(document["_id"]) for document in documents]
+            return [_key(document) for document in await self._quotas.find(query, _KEY).to_list(None)]
 
     async def _has_documents(self, incarnation: str) -> bool:
         claimed = {"state": "claimed", "owner": incarnation}
@@ -131,29 +137,32 @@ class MongoBooks:
         return found
 
 
-def _id(key: Key) -> str:
-    return f"{key.day}/{key.tenant}"
+def _narrowed(key: Key) -> Document:
+    """What rows of a key have in common that an index knows."""
+    scope, tenant, owner = parts(key.subject)
+    if scope == "batch":
+        return {"batch_id": owner.partition("/")[2], "tenant": tenant}
+    begun = {} if key.start == BEGINNING else {"at" if tenant else "recorded_at": {"$gte": key.start - _SKEW}}
+    return {**({"tenant": tenant} if tenant else {}), **begun}
 
 
-def _key(id_: str) -> Key:
-    day, _, tenant = id_.partition("/")
-    return Key(tenant, day)
-
-
-def _of(days: Iterable[str]) -> list[Document]:
-    """The ranges of `_id` of these days; "0" follows "/"."""
-    return [{"_id": {"$gte": f"{day}/", "$lt": f"{day}0"}} for day in days]
+def _key(document: Mapping[str, Any]) -> Key:
+    start, end = (document[name].replace(tzinfo=UTC) for name in ("start", "end"))
+    return Key(document["subject"], document["per"], start, end)
 
 
 def _document(key: Key, book: Book) -> Document:
+    kept = KEPT.get(key.per)
     return {
-        "_id": _id(key),
+        "_id": key.id,
+        **key._asdict(),
+        "looked_at_until": looked_at_until(key),
+        **({"expire_at": key.end + kept} if kept else {}),
         "rev": book.rev + 1,
         "closed": _stored(book.closed),
         "grants": {owner: _stored(entry) for owner, entry in book.grants.items()},
         "shut": sorted(book.shut),
         "waiting": book.waiting,
-        "expire_at": datetime.fromisoformat(key.day).replace(tzinfo=UTC) + KEPT,
     }
 
 

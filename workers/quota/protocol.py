@@ -1,47 +1,85 @@
 """What the pipeline asks of quotas, and what quotas ask of a database.
 
-A hold is taken from a chunk that was granted to this worker before, so that it never waits for MongoDB as long as the chunk lasts. The truth about
-spend is the ledger row, which names the incarnation (`incarnation`) and the day (`quota_day`) of the hold.
+A hold is taken from chunks that were granted to this worker before, so that it never waits for MongoDB as long as the chunks last. The truth about
+spend is the ledger row, which names the incarnation (`incarnation`) and the books (`quota_keys`) of the hold.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
+from broker.limits import AtLimit
+from broker.windows import END, Per
 from workers.quota.book import Amounts, Book
+
+LEAST, MOST = timedelta(minutes=10), timedelta(days=1)
+"""For how long a book is looked after once its window has ended: what its jobs hold is settled and what they wait for is known by then."""
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Key(NamedTuple):
-    """A tenant and a UTC day ("2026-12-01")."""
+    """Whose limit it is ("tenant:acme"), for how long it counts, and the window, in UTC."""
 
-    tenant: str
-    day: str
+    subject: str
+    per: Per
+    start: datetime
+    end: datetime
+
+    @property
+    def id(self) -> str:
+        """The name of its book, "tenant:acme/day/2026-12-01T00:00Z"."""
+        if self.end == END:
+            return f"{self.subject}/{self.per}"
+        return f"{self.subject}/{self.per}/{self.start:%Y-%m-%dT%H:%MZ}"
 
     @property
     def wait_key(self) -> str:
-        """What jobs wait on that found no room."""
-        return f"quota:{self.tenant}:{self.day}"
+        """What jobs wait on that found no room, in whichever window."""
+        return f"quota:{self.subject}:{self.per}"
+
+    @property
+    def on_ledger(self) -> bool:
+        """Whether the ledger says what was spent; of what is held at one moment it says nothing."""
+        return self.per != "concurrent"
+
+
+class Need(NamedTuple):
+    """What a job needs: one request of so many tokens and dollars, and what limits look at in it."""
+
+    tenant: str
+    model: str
+    tokens: int
+    usd: Decimal
+    priority: str = ""
+    batch_id: str | None = None
+    tags: Mapping[str, str] = _NO_TAGS
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """There is no room for a job: it waits until `until`, or until `wait_key` is released; or it is rejected with `message`."""
+    """There is no room for a job; by `policy` it waits, is rejected, is answered by `model`, or goes on in the lowest priority.
 
-    policy: Literal["wait", "reject"]
+    Who waits does so until `until`, or until `wait_key` is released; `message` says to whom it matters what is used up.
+    """
+
+    policy: AtLimit
     wait_key: str
     until: datetime
     message: str
     doubtful: bool = False  # nobody could be asked, so it may be that there is room
+    model: str | None = None
+    hopeless: bool = False  # no window has room for it
 
 
 class Hold(Protocol):
-    """Budget that is reserved for a running job, in the window in which it was taken; leaving its context releases it unless it was settled."""
+    """Budget that is reserved for a running job, in the windows in which it was taken; leaving its context releases it unless it was settled."""
 
     @property
-    def day(self) -> str:
-        """The window, "2026-12-01": `quota_day` of the ledger row."""
+    def keys(self) -> list[str]:
+        """The books that count it: `quota_keys` of the ledger row."""
 
     def settle(self, tokens: int, usd: Decimal) -> None:
         """Replace the hold by what was used: the sum of the row's `input_tokens` and `output_tokens`, and its `cost_usd`.
@@ -63,17 +101,22 @@ class Hold(Protocol):
 
 
 class Quota(Protocol):
-    """What a tenant may use."""
+    """What may be used."""
 
-    def try_hold(self, tenant: str, tokens: int, usd: Decimal, now: datetime) -> Hold | None:
-        """Take a hold of one request, so many tokens and dollars from what is here; None: ask `hold`."""
+    def try_hold(self, need: Need, now: datetime) -> Hold | None:
+        """Take a hold in all scopes from what is here, or none; None: ask `hold`."""
 
-    async def hold(self, tenant: str, tokens: int, usd: Decimal, now: datetime) -> Hold | Denied:
-        """Take a hold, after another chunk was granted where that is needed. Never raises for a database that is away: then the job waits."""
+    async def hold(self, need: Need, now: datetime) -> Hold | Denied:
+        """Take a hold, after other chunks were granted where that is needed. Never raises for a database that is away: then the job waits."""
+
+
+def looked_at_until(key: Key) -> datetime:
+    """Until when a book is looked after: for one more window, a day at most."""
+    return key.end if key.end == END else key.end + min(max(key.end - key.start, LEAST), MOST)
 
 
 class Books(Protocol):
-    """One document per tenant and day, the ledger's sums, and what is known of other incarnations.
+    """One document per limit's owner and window, the ledger's sums, and what is known of other incarnations.
 
     Every verb raises `StoreUnknownError` when its outcome is unknown.
     """
@@ -93,8 +136,8 @@ class Books(Protocol):
     async def closable(self, incarnations: Collection[str]) -> set[str]:
         """Those that are dead (their lease fenced or gone) with no document claimed in their name and no outbox of theirs left."""
 
-    async def waiting(self, days: Sequence[str]) -> list[Key]:
-        """The keys of these days on which jobs may wait."""
+    async def waiting(self, now: datetime) -> list[Key]:
+        """The keys on which jobs may wait, of windows that are open or ended not long ago."""
 
-    async def named(self, days: Sequence[str]) -> dict[str, list[Key]]:
-        """The incarnations that have entries in books of these days, with the keys."""
+    async def named(self, now: datetime) -> dict[str, list[Key]]:
+        """The incarnations that have entries in books of such windows, with the keys."""

@@ -5,16 +5,19 @@ It reads only books in which this worker has something free or unsettled or has 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime
 
 from broker.events import Events
 from workers.quota.account import Account
-from workers.quota.book import NOTHING, Amounts, Book, fitting
-from workers.quota.holds import Holds, Tenancy, day_of
+from workers.quota.book import NOTHING, Amounts, Book, Limit, fitting
+from workers.quota.holds import Holds
 from workers.quota.protocol import Key
 from workers.stores.protocol import StoreUnknownError
 
 PERIOD_S = 2.0
+NUDGED_S = 0.1
+"""After so long somebody looks again who was nudged, because what is limited at one moment has become free."""
 IDLE_S = 5.0
 """Who has taken no hold for so long gives back what is free."""
 LOOK_AROUND_S = 30.0
@@ -44,18 +47,28 @@ class Tender:
         self._now = now
         self._looked_at: float | None = None
         self._reconcile: dict[Key, float] = {}
+        self._nudged = asyncio.Event()
+        holds.freed = self._nudged.set
         self._events = Events("worker.quota")
         self.ticked_at = holds.clock()
 
     async def run(self) -> None:
         """Tend for ever; cancel it to stop, and call `stop` afterwards."""
         while True:
-            await asyncio.sleep(PERIOD_S * self._holds.chance.uniform(0.75, 1.25))
+            await self._rest()
             try:
                 await self.tend()
             except StoreUnknownError as error:
                 self._events.warning("quota.unknown", reason=str(error))
             self.ticked_at = self._holds.clock()
+
+    async def _rest(self) -> None:
+        """Until the next look: a period, or a moment where something has become free for who waits."""
+        self._nudged.clear()
+        await asyncio.sleep(NUDGED_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD_S * self._holds.chance.uniform(0.75, 1.25) - NUDGED_S):
+                await self._nudged.wait()
 
     async def stop(self) -> None:
         """Give back all that is not used, once nothing is held any more.
@@ -63,9 +76,9 @@ class Tender:
         Raises:
             StoreUnknownError: Something may be granted until this incarnation's entries are closed.
         """
-        for tenancy in list(self._holds.tenancies.values()):
-            if not tenancy.account.settled:
-                await self._holds.give_back(tenancy)
+        for account in list(self._holds.accounts.values()):
+            if not account.settled:
+                await self._holds.give_back(account)
 
     async def tend(self) -> None:
         """Go over the books once.
@@ -77,47 +90,46 @@ class Tender:
             return
         await self._look_around()
         moment = self._holds.clock()
-        restless = {key: tenancy for key, tenancy in self._holds.tenancies.items() if _restless(tenancy)}
+        restless = {key: account for key, account in self._holds.accounts.items() if _restless(account)}
         books = await self._books.read(list(restless)) if restless else {}
-        for key, tenancy in restless.items():
-            if _gives_back(tenancy.account, books.get(key), moment):
-                await self._holds.give_back(tenancy)
-        hungry = {key: tenancy for key, tenancy in restless.items() if tenancy.hunger.waiting}
+        for key, account in restless.items():
+            if _gives_back(account, books.get(key), moment):
+                await self._holds.give_back(account)
+            account.over = key in books and _passed(books[key], self._holds.incarnation, account)
+        hungry = {account.key.wait_key: account for account in restless.values() if account.hunger.waiting}
         if hungry:
-            await self._close_in({key: books[key] for key in hungry if key in books})
+            await self._close_in({key: books[key] for key in restless if key.wait_key in hungry and key in books})
             await self._feed(list(hungry.values()))
         await self._reconcile_late(moment)
         self._forget()
 
     # -- room ----------------------------------------------------------------------------------------------------------
-    async def _feed(self, hungry: Sequence[Tenancy]) -> None:
-        """Release as many of the jobs that wait as have room now, in the window of today."""
-        today = {tenancy: Key(tenancy.account.key.tenant, self._today()) for tenancy in hungry}
-        books = await self._books.read(list(set(today.values())))
-        for tenancy, key in today.items():
-            here = self._holds.tenancy(key)
-            if here is not None:
-                book = books.get(key) or await self._holds.read_or_begin(key)
-                await self._feed_one(tenancy, here, book)
+    async def _feed(self, hungry: Sequence[Account]) -> None:
+        """Release as many of the jobs that wait as have room now, in the window of now."""
+        current = [self._holds.account(account.applied, self._now()) for account in hungry]
+        books = await self._books.read([account.key for account in current])
+        for account in current:
+            book = books.get(account.key) or await self._holds.read_or_begin(account)
+            await self._feed_one(account, book)
 
-    async def _feed_one(self, tenancy: Tenancy, today: Tenancy, book: Book) -> None:
-        hunger, key = tenancy.hunger, tenancy.account.key
-        count = _room(today, book, hunger.smallest, hunger.mean)
+    async def _feed_one(self, account: Account, book: Book) -> None:
+        hunger, key = account.hunger, account.key
+        count = _room(account.limit, book, hunger.smallest, hunger.mean)
         if count == 0:
             return
-        today.hunger.fed()
+        hunger.fed()
         released = await self._release(key.wait_key, count)
         if released:
             self._events.info("quota.released", key=key.wait_key, jobs=released)
         if released < count and not hunger.fresh(self._holds.clock()):
-            await self._nobody_waits(tenancy)
+            await self._nobody_waits(account)
 
-    async def _nobody_waits(self, tenancy: Tenancy) -> None:
-        key = tenancy.account.key
-        async with tenancy.account.lock:
+    async def _nobody_waits(self, account: Account) -> None:
+        key = account.key
+        async with account.lock:
             book = (await self._books.read([key])).get(key)
             if book is None or not book.waiting or await self._books.swap(key, book.noting(waiting=False)):
-                tenancy.hunger.waiting = False
+                account.hunger.waiting = False
 
     # -- the dead ------------------------------------------------------------------------------------------------------
     async def _look_around(self) -> None:
@@ -125,12 +137,11 @@ class Tender:
         moment = self._holds.clock()
         if self._looked_at is not None and moment - self._looked_at < LOOK_AROUND_S:
             return
-        days = [self._today(), day_of(self._now() - timedelta(days=1))]
-        for key in await self._books.waiting(days):
-            tenancy = self._holds.tenancy(key)
-            if tenancy is not None:
-                tenancy.hunger.waiting = True
-        named = await self._books.named(days)
+        for key in await self._books.waiting(self._now()):
+            account = self._holds.of(key, self._now())
+            if account is not None:
+                account.hunger.waiting = True
+        named = await self._books.named(self._now())
         named.pop(self._holds.incarnation, None)
         dead = await self._books.closable(named.keys()) if named else set()
         keys = {key for incarnation in dead for key in named[incarnation]}
@@ -162,31 +173,29 @@ class Tender:
 
     async def _reconcile_late(self, moment: float) -> None:
         """Compare what is closed with the ledger: a zombie may have settled after its entry was closed."""
+        self._reconcile.update(dict.fromkeys(self._holds.entered - self._reconcile.keys(), moment + RECONCILE_S))
+        self._holds.entered.clear()
         for key in [key for key, due in self._reconcile.items() if due <= moment]:
             book = (await self._books.read([key])).get(key)
             closed = await self._books.spent(key, book.grants.keys()) if book else NOTHING
             if book is None or book.closed == closed or await self._books.swap(key, book.closing((), closed)):
                 del self._reconcile[key]
 
-    # -- days ----------------------------------------------------------------------------------------------------------
-    def _today(self) -> str:
-        return day_of(self._now())
-
+    # -- windows -------------------------------------------------------------------------------------------------------
     def _forget(self) -> None:
-        """Drop days that are over and say what they should."""
-        today = self._today()
-        over = [
-            key
-            for key, tenancy in self._holds.tenancies.items()
-            if key.day < today and tenancy.account.settled and not tenancy.hunger.waiting
-        ]
-        for key in over:
-            self._holds.forget(key)
+        """Drop windows that are over and say what they should."""
+        now = self._now()
+        self._holds.forget(
+            [
+                key
+                for key, account in self._holds.accounts.items()
+                if key.end <= now and (account.shut or account.settled)
+            ]
+        )
 
 
-def _restless(tenancy: Tenancy) -> bool:
-    account = tenancy.account
-    return tenancy.hunger.waiting or (not account.shut and not _at_rest(account))
+def _restless(account: Account) -> bool:
+    return account.hunger.waiting or (not account.shut and not _at_rest(account))
 
 
 def _at_rest(account: Account) -> bool:
@@ -201,9 +210,16 @@ def _gives_back(account: Account, book: Book | None, moment: float) -> bool:
     return idle or account.overrun or (book is not None and book.waiting and account.free != NOTHING)
 
 
-def _room(tenancy: Tenancy, book: Book, smallest: Amounts, mean: Amounts) -> int:
+def _room(limit: Limit, book: Book, smallest: Amounts, mean: Amounts) -> int:
     """How many holds fit: as many as usual ones, or one where only a small one does."""
-    limit = tenancy.account.limit
     if fitting(book, limit, smallest) == 0:
         return 0
     return min(max(fitting(book, limit, mean), 1), MOST_RELEASED)
+
+
+def _passed(book: Book, owner: str, account: Account) -> bool:
+    """Whether everybody together has used more than the limit."""
+    used, others, limit = account.used, book.taken(without=owner), account.limit
+    sums = ((limit.requests, used.requests + others.requests), (limit.tokens, used.tokens + others.tokens))
+    over_usd = limit.usd is not None and used.usd + others.usd > limit.usd
+    return over_usd or any(most is not None and most < amount for most, amount in sums)

@@ -168,6 +168,8 @@ class MemoryStore(MemoryControl):
             job["wait_key"] = wanted.wait_key
         if wanted.last_failure is not None:
             job["last_failure"] = wanted.last_failure
+        if wanted.priority is not None:
+            job["priority"] = wanted.priority
         if wanted.nothing_sent:
             job.pop("called", None)
         return Fate.DONE

@@ -169,6 +169,8 @@ def wait_statement(job: Waiting, owner: str) -> Document:
         changed["wait_key"] = job.wait_key
     if job.last_failure is not None:
         changed["last_failure"] = job.last_failure
+    if job.priority is not None:
+        changed["priority"] = job.priority
     if job.nothing_sent:
         gone["called"] = 1
     return {

@@ -121,9 +121,10 @@ class Waiting:
     due_at: datetime
     why_waiting: str
     attempts: int
-    wait_key: str | None = None  # what it waits on, such as "quota:acme:2026-12-01"; `release` makes it due
+    wait_key: str | None = None  # what it waits on, such as "quota:tenant:acme:day"; `release` makes it due
     nothing_sent: bool = True  # surely no call is open, or of unknown outcome: `called` is taken back
     last_failure: str | None = None  # None: what the document says stays
+    priority: str | None = None  # the one in which it waits from here on; None: its own
 
 
 class Row(dict[str, Any]):

@@ -44,5 +44,5 @@ def test_the_page_can_be_read_as_a_settings_file() -> None:
 
 def test_the_page_shows_the_defaults() -> None:
     shown, default = load({}, PAGE), Settings()
-    for name in Settings.model_fields.keys() - {"providers", "routes", "quotas", "prices"}:
+    for name in Settings.model_fields.keys() - {"providers", "routes", "quotas", "limits", "prices"}:
         assert getattr(shown, name) == getattr(default, name), name

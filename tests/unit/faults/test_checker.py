@@ -61,7 +61,7 @@ def row(number: int, attempt: str = "1.1", **fields: object) -> dict[str, Any]:
         "output_tokens": 3,
         "billed": True,
         "estimated": False,
-        "quota_day": "2026-12-01",
+        "quota_keys": ["tenant:acme/day/2026-12-01T00:00Z"],
         **fields,
     }
 
@@ -76,7 +76,7 @@ def entry(requests: int, usd: str) -> dict[str, Any]:
 
 
 def book(closed: Mapping[str, Any], **grants: Mapping[str, Any]) -> dict[str, Any]:
-    return {"_id": "2026-12-01/acme", "closed": closed, "grants": grants}
+    return {"_id": "tenant:acme/day/2026-12-01T00:00Z", "subject": "tenant:acme", "closed": closed, "grants": grants}
 
 
 def call(number: int, attempt: str = "1.1", **fields: object) -> dict[str, Any]:

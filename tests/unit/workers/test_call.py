@@ -15,6 +15,7 @@ from tests.virtual_time import run
 from workers.call import FencedJobError
 from workers.gates import RETRY_BURST
 from workers.outcome import SHUTDOWN
+from workers.quota.protocol import Need
 from workers.stores.protocol import Finish, Waiting
 from workers.transports.errors import AnswerTooLarge, NotSent, SentUnknown
 from workers.transports.memory import Outcome
@@ -317,7 +318,9 @@ def test_no_call_starts_after_the_deadline() -> None:
         ready.deadline = (datetime.now(UTC) - timedelta(seconds=1)).timestamp()
         targets = bench.pipeline.router.targets(running.job)
         with pytest.raises(Exception, match="deadline passed") as ended:
-            await bench.caller.call(running, targets, bench.quota.try_hold("acme", 1, Decimal(1), datetime.now(UTC)))  # type: ignore[arg-type] # free
+            await bench.caller.call(
+                running, targets, bench.quota.try_hold(Need("acme", "m", 1, Decimal(1)), datetime.now(UTC))
+            )  # type: ignore[arg-type] # free
         return bench, ended.value
 
     bench, ended = run(life())

@@ -1,5 +1,6 @@
 """One job in, one outcome out: the stages together, on a store, a provider and a transport in memory."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,8 +9,18 @@ import orjson
 import pytest
 
 from schemas.codes import Code
-from tests.builders import BODY, Bench, SomeQuota, a_ready, an_answer, an_error, one_after_another, some_settings
-from workers.quota.protocol import Denied
+from tests.builders import (
+    BODY,
+    Bench,
+    SomeHold,
+    SomeQuota,
+    a_ready,
+    an_answer,
+    an_error,
+    one_after_another,
+    some_settings,
+)
+from workers.quota.protocol import Denied, Hold, Need
 from workers.stores.protocol import Fate, Finish, Waiting
 from workers.transports.protocol import Call, Reply
 
@@ -89,7 +100,7 @@ async def test_a_hold_is_what_the_job_will_probably_use() -> None:
     assert hold.used == (23, Decimal("0.000026"))
     assert not hold.released
     assert end.row is not None
-    assert end.row["quota_day"] == hold.day
+    assert end.row["quota_keys"] == hold.keys
 
 
 async def test_a_finish_that_is_fenced_later_gives_its_hold_back() -> None:
@@ -103,13 +114,13 @@ async def test_a_finish_that_is_fenced_later_gives_its_hold_back() -> None:
 @pytest.mark.parametrize("policy", ["wait", "reject"])
 async def test_at_the_limit_a_job_waits_or_is_rejected(policy: Any) -> None:  # noqa: ANN401 a Literal
     tomorrow = datetime.now(UTC) + timedelta(hours=3)
-    denied = Denied(policy, "quota:acme:2026-12-01", tomorrow, "100 requests a day are used up")
+    denied = Denied(policy, "quota:tenant:acme:day", tomorrow, "100 requests a day are used up")
     bench = Bench(one_after_another(an_answer()), quota=SomeQuota(denied))
     end = await bench.process()
     assert bench.transport.calls == []
     if policy == "wait":
         assert isinstance(end, Waiting)
-        assert (end.due_at, end.why_waiting, end.wait_key) == (tomorrow, "quota", "quota:acme:2026-12-01")
+        assert (end.due_at, end.why_waiting, end.wait_key) == (tomorrow, "quota", "quota:tenant:acme:day")
         assert end.last_failure == "quota_exceeded"
     else:
         assert isinstance(end, Finish)
@@ -117,8 +128,56 @@ async def test_at_the_limit_a_job_waits_or_is_rejected(policy: Any) -> None:  # 
         assert end.result["message"] == "100 requests a day are used up"
 
 
+class Falling(SomeQuota):
+    """Has room for every model but one."""
+
+    async def hold(self, need: Need, now: datetime) -> Hold | Denied:
+        """Only of `m` there is no more."""
+        if need.model == "m":
+            return await super().hold(need, now)
+        self.holds.append(SomeHold(need.tokens, need.usd))
+        return self.holds[-1]
+
+
+TWO_MODELS = {"providers": {"main": {"base_url": "http://p"}}, "prices": [{"model": "m", "input": "1", "output": "2"}]}
+TWO_MODELS["prices"] += [{"model": "small", "input": "0.1", "output": "0.2"}]
+
+
+async def test_at_the_limit_a_job_is_answered_by_the_cheaper_model_at_its_price() -> None:
+    denied = Denied("cheaper_model", "quota:tenant:acme:day", datetime.now(UTC), "used up", model="small")
+    bench = Bench(one_after_another(an_answer()), settings=some_settings(**TWO_MODELS), quota=Falling(denied))
+    end = await bench.process()
+    assert isinstance(end, Finish)
+    assert (end.state, end.result["target"]["request_model"]) == ("succeeded", "small")
+    assert Decimal(str(end.result["cost_usd"])) == Decimal("0.000002")
+
+
+async def test_where_the_cheaper_model_has_no_room_either_the_job_waits() -> None:
+    tomorrow = datetime.now(UTC) + timedelta(hours=3)
+    denied = Denied("cheaper_model", "quota:tenant:acme:day", tomorrow, "used up", model="small")
+    bench = Bench(one_after_another(an_answer()), settings=some_settings(**TWO_MODELS), quota=SomeQuota(denied))
+    end = await bench.process()
+    assert isinstance(end, Waiting)
+    assert (end.why_waiting, end.due_at) == ("quota", tomorrow)
+    bench.quota.answer = replace(denied, hopeless=True)
+    end = await bench.process()
+    assert isinstance(end, Finish)
+    assert end.result["code"] == "quota_exceeded"
+
+
+async def test_at_the_limit_a_job_goes_on_in_the_lowest_priority() -> None:
+    denied = Denied("lower_priority", "quota:tenant:acme:day", datetime.now(UTC), "used up")
+    bench = Bench(one_after_another(an_answer()), quota=SomeQuota(denied))
+    end = await bench.process()
+    assert isinstance(end, Waiting)
+    assert (end.why_waiting, end.priority, end.wait_key) == ("lower_priority", "batch", None)
+    assert await bench.store.wait([end]) == [Fate.DONE]
+    [claim] = await bench.store.take([end.id], "token", end.due_at)
+    assert claim.priority == "batch"
+
+
 async def test_a_job_does_not_say_that_a_quota_is_used_up_which_nobody_could_ask() -> None:
-    denied = Denied("wait", "quota:acme:2026-12-01", datetime.now(UTC) + timedelta(seconds=3), "no", doubtful=True)
+    denied = Denied("wait", "quota:tenant:acme:day", datetime.now(UTC) + timedelta(seconds=3), "no", doubtful=True)
     end = await Bench(one_after_another(an_answer()), quota=SomeQuota(denied)).process()
     assert isinstance(end, Waiting)
     assert (end.why_waiting, end.last_failure) == ("quota", None)

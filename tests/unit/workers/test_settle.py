@@ -46,7 +46,9 @@ def answer(content: str = "hi") -> Answer:
 
 def row(running: Running, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 an attempt's fields
     aimed = target(running)
-    attempt = Attempt(1, TOKENS, aimed.price.amount(TOKENS), "succeeded", False, 640, "2026-12-01", answer())
+    attempt = Attempt(
+        1, TOKENS, aimed.price.amount(TOKENS), "succeeded", False, 640, ["tenant:acme/day/2026-12-01T00:00Z"], answer()
+    )
     return ledger_row(running, aimed, attempt._replace(**fields), "us")
 
 
@@ -89,7 +91,7 @@ def test_a_row_has_everything_that_an_invoice_needs() -> None:
     assert (event.request_id, event.finish_reasons, event.price_id) == ("req-1", ["stop"], "settings/m")
     assert (event.input_tokens, event.output_tokens, event.reasoning_output_tokens) == (10, 5, 3)
     assert (event.billed, event.estimated, event.outcome, event.tags) == (False, False, "succeeded", {"row": "7"})
-    assert made["quota_day"] == "2026-12-01"
+    assert made["quota_keys"] == ["tenant:acme/day/2026-12-01T00:00Z"]
 
 
 def test_amounts_are_exact() -> None:
@@ -100,9 +102,9 @@ def test_amounts_are_exact() -> None:
 
 
 def test_a_row_without_an_answer_names_what_is_known() -> None:
-    made = row(a_running(), answer=None, outcome="sent_unknown", estimated=True, quota_day=None)
+    made = row(a_running(), answer=None, outcome="sent_unknown", estimated=True, quota_keys=())
     assert (made["response_model"], made["request_id"], made["finish_reasons"]) == (None, None, [])
-    assert (made["service_tier"], made["estimated"], made["quota_day"]) == ("flex", True, None)
+    assert (made["service_tier"], made["estimated"], made["quota_keys"]) == ("flex", True, [])
 
 
 def test_a_success_is_told_with_its_answer_and_billed_once() -> None:

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from broker.settings import Quota as Limit
+from broker.limits import Limit, Rulebook, Tenancy
 from workers.quota.book import Amounts, Book
 from workers.quota.holds import Holds
 from workers.quota.hunger import CALL_IN_S
 from workers.quota.memory import MemoryBooks
-from workers.quota.protocol import Denied, Hold, Key
+from workers.quota.protocol import Denied, Hold, Key, Need
 from workers.stores.protocol import StoreUnknownError
 
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
-KEY = Key("acme", "2026-12-01")
+KEY = Key("tenant:acme", "day", datetime(2026, 12, 1, tzinfo=UTC), datetime(2026, 12, 2, tzinfo=UTC))
 CENT = Decimal("0.01")
 
 
@@ -62,30 +62,34 @@ class Clock:
 
 
 def limit(**fields: object) -> Limit:
-    return Limit.model_validate({"tenant": "acme", **fields})
+    return Limit.model_validate({"scope": "tenant", "of": "acme", "per": "day", **fields})
 
 
 def worker(books: MemoryBooks, *limits: Limit, name: str = "w1", clock: Callable[[], float] | None = None) -> Holds:
-    return Holds(limits, books, name, clock=clock or Clock(), chance=Random(1))
+    return Holds(Rulebook(limits, {}), books, name, clock=clock or Clock(), chance=Random(1))
+
+
+def need(tokens: int = 10, usd: Decimal = CENT, tenant: str = "acme") -> Need:
+    return Need(tenant, "m", tokens, usd)
 
 
 async def held(holds: Holds, tokens: int = 10, usd: Decimal = CENT, now: datetime = NOW) -> Hold:
-    hold = holds.try_hold("acme", tokens, usd, now) or await holds.hold("acme", tokens, usd, now)
+    hold = holds.try_hold(need(tokens, usd), now) or await holds.hold(need(tokens, usd), now)
     assert not isinstance(hold, Denied), hold.message
     return hold
 
 
 async def denied(holds: Holds, tokens: int = 10, usd: Decimal = CENT, now: datetime = NOW) -> Denied:
-    hold = holds.try_hold("acme", tokens, usd, now) or await holds.hold("acme", tokens, usd, now)
+    hold = holds.try_hold(need(tokens, usd), now) or await holds.hold(need(tokens, usd), now)
     assert isinstance(hold, Denied)
     return hold
 
 
 async def test_a_tenant_without_a_limit_never_touches_the_database() -> None:
     books = CountingBooks()
-    hold = worker(books, limit(tenant="other", requests=1)).try_hold("acme", 10**9, Decimal(10**9), NOW)
+    hold = worker(books, limit(of="other", requests=1)).try_hold(need(10**9, Decimal(10**9)), NOW)
     assert hold is not None
-    assert hold.day == "2026-12-01"
+    assert hold.keys == []
     assert books.asked == 0
 
 
@@ -112,7 +116,7 @@ async def test_no_more_is_held_than_the_limit(field: dict[str, Any]) -> None:
         await held(holds)
     refusal = await denied(holds)
     assert refusal.policy == "wait"
-    assert refusal.wait_key == "quota:acme:2026-12-01"
+    assert refusal.wait_key == "quota:tenant:acme:day"
     assert timedelta() <= refusal.until - datetime(2026, 12, 2, tzinfo=UTC) <= timedelta(minutes=10)
     assert "acme" in refusal.message
 
@@ -134,7 +138,7 @@ async def test_two_workers_together_hold_no_more_than_the_limit() -> None:
     workers = [worker(books, limit(requests=100), name=name) for name in ("w1", "w2")]
     taken = 0
     for number in range(300):
-        hold = await workers[number % 2].hold("acme", 1, CENT, NOW)
+        hold = await workers[number % 2].hold(need(1), NOW)
         taken += not isinstance(hold, Denied)
     assert taken == 100
 
@@ -173,7 +177,7 @@ async def test_settling_and_releasing_again_changes_nothing() -> None:
     released.release()
     released.release()
     released.settle(9, CENT)
-    assert holds.tenancies[KEY].account.used == Amounts(1, 4, CENT)
+    assert holds.accounts[KEY].used == Amounts(1, 4, CENT)
 
 
 async def test_a_revoked_hold_gives_back_what_was_settled() -> None:
@@ -192,15 +196,15 @@ async def test_a_job_that_no_day_has_room_for_is_rejected_at_once() -> None:
 
 
 async def test_a_tenant_that_wants_no_waiting_is_rejected_when_nobody_can_give_back() -> None:
-    holds = worker(MemoryBooks(), limit(requests=1, policy="reject"))
+    holds = worker(MemoryBooks(), limit(requests=1, at_limit="reject"))
     await held(holds)
     assert (await denied(holds)).policy == "reject"
 
 
 async def test_a_rejection_waits_until_the_others_had_time_to_give_back() -> None:
     books, clock = MemoryBooks(), Clock()
-    await held(worker(books, limit(requests=10, policy="reject"), name="w2"))
-    holds = worker(books, limit(requests=1, policy="reject"), clock=clock)
+    await held(worker(books, limit(requests=10, at_limit="reject"), name="w2"))
+    holds = worker(books, limit(requests=1, at_limit="reject"), clock=clock)
     first = await denied(holds)
     assert (first.policy, first.doubtful) == ("wait", False)
     assert first.until - NOW < timedelta(seconds=10)
@@ -234,7 +238,7 @@ async def test_a_refusal_is_noted_in_the_book_for_the_others() -> None:
 async def test_who_cannot_reach_the_database_has_the_job_wait_a_moment() -> None:
     books, clock = CountingBooks(), Clock()
     books.away = True
-    holds = worker(books, limit(requests=10, policy="reject"), clock=clock)
+    holds = worker(books, limit(requests=10, at_limit="reject"), clock=clock)
     refusal = await denied(holds)
     assert (refusal.policy, refusal.doubtful) == ("wait", True)
     assert refusal.until - NOW < timedelta(seconds=10)
@@ -268,9 +272,9 @@ async def test_a_hold_belongs_to_the_day_in_which_it_was_taken() -> None:
     holds = worker(books, limit(requests=1))
     before = await held(holds, now=datetime(2026, 12, 1, 23, 59, 59, tzinfo=UTC))
     after = await held(holds, now=datetime(2026, 12, 2, 0, 0, 1, tzinfo=UTC))
-    assert (before.day, after.day) == ("2026-12-01", "2026-12-02")
+    assert (before.keys, after.keys) == ([KEY.id], ["tenant:acme/day/2026-12-02T00:00Z"])
     before.release()
-    assert holds.tenancies[KEY].account.used.requests == 0
+    assert holds.accounts[KEY].used.requests == 0
 
 
 async def test_an_incarnation_whose_entry_was_closed_gets_no_other() -> None:
@@ -279,17 +283,144 @@ async def test_an_incarnation_whose_entry_was_closed_gets_no_other() -> None:
     await held(holds)
     book = books.books[KEY]
     await books.swap(KEY, book.closing(["w1"], Amounts(1, 10, CENT)))
-    while holds.try_hold("acme", 1, CENT, NOW):
+    while holds.try_hold(need(1), NOW):
         pass
     refusal = await denied(holds)
     assert (refusal.policy, "w1" in books.books[KEY].grants) == ("wait", False)
 
 
 async def test_a_tenants_own_limit_comes_before_everybodys_and_everybody_has_it_for_himself() -> None:
-    holds = worker(MemoryBooks(), limit(tenant="*", requests=1), limit(requests=2))
+    holds = worker(MemoryBooks(), limit(of="*", requests=1), limit(requests=2))
     await held(holds)
     await held(holds)
     await denied(holds)
-    assert not isinstance(await holds.hold("b", 1, CENT, NOW), Denied)
-    assert isinstance(await holds.hold("b", 1, CENT, NOW), Denied)
-    assert not isinstance(await holds.hold("c", 1, CENT, NOW), Denied)
+    assert not isinstance(await holds.hold(need(1, tenant="b"), NOW), Denied)
+    assert isinstance(await holds.hold(need(1, tenant="b"), NOW), Denied)
+    assert not isinstance(await holds.hold(need(1, tenant="c"), NOW), Denied)
+
+
+async def test_a_hold_is_taken_in_all_scopes_or_in_none() -> None:
+    limits = (
+        limit(scope="organisation", of="*", requests=10),
+        limit(requests=10),
+        limit(scope="model", of="m", tokens=15),
+    )
+    holds = Holds(Rulebook(limits, {"acme": Tenancy("us")}), MemoryBooks(), "w1", clock=Clock(), chance=Random(1))
+    hold = await held(holds)
+    assert hold.keys == [f"{owner}/day/2026-12-01T00:00Z" for owner in ("organisation:us", "tenant:acme", "model:m")]
+    refusal = await denied(holds)
+    assert refusal.wait_key == "quota:model:m:day"
+    assert [account.used.requests for account in holds.accounts.values()] == [1, 1, 1]
+
+
+async def test_two_tenants_of_an_organisation_share_its_limit() -> None:
+    limits, tenants = [limit(scope="organisation", of="us", requests=3)], {"*": Tenancy("us")}
+    holds = Holds(Rulebook(limits, tenants), MemoryBooks(), "w1", clock=Clock(), chance=Random(1))
+    given = [await holds.hold(need(1, tenant=tenant), NOW) for tenant in ("a", "b", "c", "d")]
+    assert [isinstance(hold, Denied) for hold in given] == [False, False, False, True]
+
+
+async def test_what_runs_at_one_moment_is_limited_and_free_again_when_it_is_settled() -> None:
+    freed: list[None] = []
+    holds = worker(MemoryBooks(), limit(per="concurrent", requests=2))
+    holds.freed = lambda: freed.append(None)
+    first, second = await held(holds), await held(holds)
+    assert first.keys == []  # the ledger knows nothing of it
+    refusal = await denied(holds)
+    assert timedelta() < refusal.until - NOW <= timedelta(seconds=60)
+    first.settle(9, CENT)
+    second.release()
+    assert len(freed) == 2
+    first.revoke()
+    (await held(holds)), (await held(holds))
+    await denied(holds)
+
+
+async def test_two_workers_together_run_no_more_at_one_moment_than_the_limit() -> None:
+    books = MemoryBooks()
+    workers = [worker(books, limit(per="concurrent", requests=5), name=name) for name in ("w1", "w2")]
+    given = [await workers[number % 2].hold(need(1), NOW) for number in range(20)]
+    assert sum(not isinstance(hold, Denied) for hold in given) == 5
+
+
+@pytest.mark.parametrize("mode", ["soft", "shadow"])
+async def test_a_soft_limit_and_a_shadow_let_everything_pass_and_count_it(mode: str) -> None:
+    books = CountingBooks()
+    holds = worker(books, limit(requests=1, mode=mode))
+    for _ in range(5):
+        (await held(holds)).settle(10, CENT)
+    assert books.asked == 0
+    [account] = holds.accounts.values()
+    assert account.used.requests == 5
+
+
+@pytest.mark.parametrize(
+    ("per", "zone", "end"),
+    [
+        ("minute", "UTC", datetime(2026, 12, 1, 8, 1, tzinfo=UTC)),
+        ("hour", "Asia/Kolkata", datetime(2026, 12, 1, 8, 30, tzinfo=UTC)),
+        ("day", "Europe/Berlin", datetime(2026, 12, 1, 23, tzinfo=UTC)),
+        ("month", "Europe/Berlin", datetime(2026, 12, 31, 23, tzinfo=UTC)),
+    ],
+)
+async def test_a_job_waits_for_the_end_of_the_window_in_its_zone(per: str, zone: str, end: datetime) -> None:
+    holds = worker(MemoryBooks(), limit(requests=1, per=per, time_zone=zone))
+    await held(holds)
+    assert timedelta() <= (await denied(holds)).until - end <= timedelta(minutes=10)
+    await held(holds, now=end)
+
+
+async def test_who_waits_for_a_lifetime_looks_again_within_an_hour() -> None:
+    holds = worker(MemoryBooks(), limit(requests=1, per="lifetime"))
+    await held(holds)
+    assert timedelta(minutes=20) < (await denied(holds)).until - NOW <= timedelta(hours=1)
+    assert (await denied(holds, now=NOW + timedelta(days=4_000))).policy == "wait"
+
+
+async def test_thousands_that_wait_become_due_over_as_many_windows_as_they_need() -> None:
+    holds = worker(MemoryBooks(), limit(requests=10, per="minute"))
+    for _ in range(10):
+        await held(holds)
+    dues = [(await denied(holds)).until - NOW for _ in range(1_000)]
+    per_minute = [sum(n <= due / timedelta(minutes=1) < n + 1 for due in dues) for n in range(1, 102)]
+    assert max(per_minute[20:]) <= 40
+    assert max(dues) > timedelta(minutes=80)
+
+
+async def test_at_the_limit_another_model_or_the_lowest_priority_is_named() -> None:
+    cheaper = worker(MemoryBooks(), limit(requests=1, at_limit="cheaper_model", cheaper_model="small"))
+    await held(cheaper)
+    refusal = await denied(cheaper)
+    assert (refusal.policy, refusal.model, refusal.hopeless) == ("cheaper_model", "small", False)
+    assert (await denied(worker(MemoryBooks(), limit(tokens=5, at_limit="cheaper_model", cheaper_model="s")))).hopeless
+    lower = worker(MemoryBooks(), limit(requests=1, at_limit="lower_priority"))
+    await held(lower)
+    assert (await denied(lower)).policy == "lower_priority"
+
+
+async def test_what_runs_in_the_lowest_priority_passes_a_limit_that_lowers_the_priority_and_is_counted() -> None:
+    rules = Rulebook([limit(requests=1, at_limit="lower_priority")], {})
+    holds = Holds(rules, MemoryBooks(), "w1", lowest="batch", clock=Clock(), chance=Random(1))
+    await held(holds)
+    for _ in range(3):
+        assert holds.try_hold(need()._replace(priority="batch"), NOW) is not None
+    assert holds.accounts[KEY].used.requests == 4
+
+
+async def test_a_job_that_is_larger_than_one_job_may_be_is_rejected() -> None:
+    holds = worker(
+        MemoryBooks(), limit(scope="job", of="*", per="lifetime", at_limit="reject", tokens=100), limit(requests=9)
+    )
+    refusal = await denied(holds, tokens=101)
+    assert (refusal.policy, refusal.message) == (
+        "reject",
+        "the job may use 101 tokens, more than the 100 of one job; make it smaller",
+    )
+    await held(holds, tokens=100)
+
+
+async def test_a_clock_that_is_set_back_finds_the_window_before() -> None:
+    holds = worker(MemoryBooks(), limit(requests=1, per="minute"))
+    await held(holds)
+    await held(holds, now=NOW + timedelta(minutes=1))
+    await denied(holds, now=NOW + timedelta(seconds=59))

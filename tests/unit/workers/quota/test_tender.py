@@ -4,27 +4,28 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 
-from broker.settings import Quota as Limit
+from broker.limits import Limit, Rulebook
 from workers.quota.book import NOTHING, Amounts, Book
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
-from workers.quota.protocol import Denied, Hold, Key
+from workers.quota.protocol import Denied, Hold, Key, Need
 from workers.quota.tender import IDLE_S, LOOK_AROUND_S, RECONCILE_S, Tender
 
-KEY = Key("acme", "2026-12-01")
+KEY = Key("tenant:acme", "day", datetime(2026, 12, 1, tzinfo=UTC), datetime(2026, 12, 2, tzinfo=UTC))
 CENT = Decimal("0.01")
 
 
 class Worker:
     """A worker with its tender; time and waiting jobs are the test's."""
 
-    def __init__(self, books: MemoryBooks, name: str, **fields: int) -> None:
+    def __init__(self, books: MemoryBooks, name: str, **fields: object) -> None:
         self.books, self.name = books, name
         self.seconds, self.now = 100.0, datetime(2026, 12, 1, 8, tzinfo=UTC)
         self.waiting: dict[str, int] = {}
         self.released: list[tuple[str, int]] = []
-        limits = [Limit.model_validate({"tenant": "acme", **fields})]
-        self.holds = Holds(limits, books, name, clock=lambda: self.seconds, chance=Random(1))
+        known = {"scope": "tenant", "of": "acme", "per": "day", "requests": 10**6}
+        limits = [Limit.model_validate({**known, **fields})]
+        self.holds = Holds(Rulebook(limits, {}), books, name, clock=lambda: self.seconds, chance=Random(1))
         self.tender = Tender(self.holds, self.release, lambda: self.now)
 
     async def release(self, key: str, limit: int) -> int:
@@ -37,7 +38,7 @@ class Worker:
 
     async def hold(self, tokens: int = 1) -> Hold | Denied:
         """Hold, settle and have the row on the ledger."""
-        return await self.holds.hold("acme", tokens, CENT, self.now)
+        return await self.holds.hold(Need("acme", "m", tokens, CENT), self.now)
 
     async def use(self, tokens: int = 1) -> bool:
         """Run one job; whether it had room."""
@@ -46,7 +47,8 @@ class Worker:
             self.waiting[hold.wait_key] = self.waiting.get(hold.wait_key, 0) + 1
             return False
         hold.settle(tokens, CENT)
-        self.books.rows.append((Key("acme", hold.day), self.name, Amounts(1, tokens, CENT)))
+        keys = [key for key in self.holds.accounts if key.id in hold.keys]
+        self.books.rows.extend((key, self.name, Amounts(1, tokens, CENT)) for key in keys)
         return True
 
     async def tend(self, seconds: float = 0.0) -> None:
@@ -229,12 +231,12 @@ async def test_days_that_are_over_are_forgotten() -> None:
     await worker.use()
     await worker.tend(24 * 3_600)
     await worker.tend(IDLE_S)
-    assert worker.holds.tenancies == {}
+    assert worker.holds.accounts == {}
 
 
 async def test_without_limits_nothing_is_asked() -> None:
     worker = Worker(NoBooks(), "w1")
-    worker.holds = Holds([], worker.books, "w1")
+    worker.holds = Holds(Rulebook([], {}), worker.books, "w1")
     await Tender(worker.holds, worker.release).tend()
 
 
@@ -245,3 +247,62 @@ async def test_stopping_gives_back_what_is_free() -> None:
     await worker.tender.stop()
     assert books.books[KEY].grants == {"w1": Amounts(1, 1, CENT)}
     assert books.books[KEY].closed == NOTHING
+
+
+async def test_what_has_become_free_at_one_moment_releases_who_waits_for_it() -> None:
+    worker = Worker(MemoryBooks(), "w1", per="concurrent", requests=1)
+    hold = await worker.hold()
+    assert not isinstance(hold, Denied)
+    assert not await worker.use()
+    await worker.tend()
+    assert worker.released == []
+    hold.settle(1, CENT)
+    await worker.tend()
+    assert worker.released == [("quota:tenant:acme:concurrent", 1)]
+
+
+async def test_the_dead_hold_nothing_of_what_is_limited_at_one_moment() -> None:
+    books = MemoryBooks()
+    dead, alive = (Worker(books, name, per="concurrent", requests=2) for name in ("w1", "w2"))
+    assert not isinstance(await dead.hold(), Denied)
+    assert not isinstance(await dead.hold(), Denied)
+    books.dead.add("w1")
+    assert isinstance(await alive.hold(), Denied)
+    await alive.tend(1.0)
+    assert not isinstance(await alive.hold(), Denied)
+    assert not isinstance(await alive.hold(), Denied)
+
+
+async def test_a_minutes_end_releases_as_many_as_the_next_minute_has_room_for() -> None:
+    worker = Worker(MemoryBooks(), "w1", per="minute", requests=5)
+    for _ in range(5_000):
+        await worker.use()
+    for minute in range(1, 4):
+        await worker.tend(60.0)
+        assert worker.released == [("quota:tenant:acme:minute", 5)] * minute
+        for _ in range(5):
+            assert await worker.use()
+
+
+async def test_a_soft_limits_spend_of_all_workers_is_known_to_each() -> None:
+    books = MemoryBooks()
+    workers = [Worker(books, name, mode="soft", requests=10) for name in ("w1", "w2")]
+    for worker in workers:
+        for _ in range(6):
+            await worker.use()
+    for worker in (*workers, *workers):
+        await worker.tend(1.0)
+    assert books.books[KEY].taken().requests == 12
+    await workers[0].use()
+    await workers[0].tend(1.0)
+    [account] = workers[0].holds.accounts.values()
+    assert account.over
+
+
+async def test_windows_that_are_over_are_forgotten_while_jobs_wait() -> None:
+    worker = Worker(MemoryBooks(), "w1", per="minute", requests=1)
+    for _ in range(30):
+        await worker.use()
+        await worker.use()
+        await worker.tend(60.0)
+    assert len(worker.holds.accounts) <= 3
