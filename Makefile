@@ -37,8 +37,8 @@ format: install ## rewrite files as the linters want them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-faults: install ## kill workers at every failpoint and at random; writes deploy/evidence/faults.json
-	$(BIN)/python -m tests.faults
+faults: install ## disturb workers, services and lines in every way, or some: ONLY=r1,r4; SHORT=1 takes minutes; writes deploy/evidence/faults.json
+	$(BIN)/python -m tests.faults $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 model: install ## check the models of the protocol and of the quotas with TLC, and that each rule is needed
 	$(BIN)/python -m tests.model

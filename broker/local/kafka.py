@@ -49,12 +49,26 @@ broker.heartbeat.interval.ms=500
 """
 
 
-def properties(data: Path, port: int, controller_port: int) -> str:
-    """Return the text of `server.properties` for a node that keeps its data in the folder `data`."""
+_BEHIND = (
+    ("listeners=", ",BEHIND://{host}:{port}"),
+    ("advertised.listeners=", ",BEHIND://{host}:{proxy}"),
+    ("listener.security.protocol.map=", ",BEHIND:PLAINTEXT"),
+)
+
+
+def properties(data: Path, port: int, controller_port: int, behind: tuple[int, int] | None = None) -> str:
+    """Return the text of `server.properties` for a node that keeps its data in the folder `data`.
+
+    `behind` is the port of a second listener and that of the proxy before it: who comes through the proxy is told to come back through it.
+    """
     escaped = str(data).replace("\\", "\\\\")
-    return _PROPERTIES.format(
+    text = _PROPERTIES.format(
         host=ports.HOST, port=port, controller_port=controller_port, data=escaped, largest=_LARGEST_RECORD
     )
+    if behind is None:
+        return text
+    more = {name: added.format(host=ports.HOST, port=behind[0], proxy=behind[1]) for name, added in _BEHIND}
+    return "".join(f"{line}{more.get(line.partition('=')[0] + '=', '')}\n" for line in text.splitlines())
 
 
 def cluster_id(new: Callable[[], uuid.UUID]) -> str:
@@ -68,15 +82,27 @@ class Kafka:
     """A Kafka whose port stays the same over restarts."""
 
     def __init__(
-        self, folder: Path, children: Children, *, environment: Mapping[str, str], port: int = 0, heap_mb: int = HEAP_MB
+        self,
+        folder: Path,
+        children: Children,
+        *,
+        environment: Mapping[str, str],
+        port: int = 0,
+        heap_mb: int = HEAP_MB,
+        proxy_port: int | None = None,
     ) -> None:
-        """Data and configuration go to `folder`; port 0 means any free one."""
+        """Data and configuration go to `folder`; port 0 means any free one.
+
+        `proxy_port` is that of a proxy on this machine which leads to `behind_port`, a second listener.
+        """
         self._folder = folder
         self._children = children
         self._environment = environment
         self._heap_mb = heap_mb
         self.port = ports.choose(port, "Kafka")
         self._controller_port = ports.choose(0, "Kafka's controller")
+        self.behind_port = ports.choose(0, "Kafka behind a proxy") if proxy_port is not None else None
+        self._proxy_port = proxy_port
         self._command: list[str] = []
         self.child: Child | None = None
 
@@ -95,7 +121,8 @@ class Kafka:
         data = self._folder / "data"
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = self._folder / "server.properties"
-        settings.write_text(properties(data, self.port, self._controller_port))
+        behind = None if self.behind_port is None or self._proxy_port is None else (self.behind_port, self._proxy_port)
+        settings.write_text(properties(data, self.port, self._controller_port, behind))
         if not (data / "meta.properties").exists():
             await self._format(settings)
         command = self.program("kafka.Kafka", str(settings))

@@ -43,6 +43,8 @@ class Plan:
     simulator_arguments: tuple[str, ...] = ()
     """Added to its command line, e.g. `--behaviour FILE`."""
     kafka_heap_mb: int = HEAP_MB
+    kafka_proxy_port: int | None = None
+    """The port of a proxy that leads to Kafka's second listener, for tests that break the line; None: there is but one listener."""
     worker_command: tuple[str, ...] = (sys.executable, "-m", "workers")
     worker_grace_s: float = 35.0
 
@@ -168,7 +170,12 @@ class Stack:
         plan = self._plan
         if plan.kafka is None:
             self.kafka = Kafka(
-                data / "kafka", children, environment=plan.environment, port=plan.kafka_port, heap_mb=plan.kafka_heap_mb
+                data / "kafka",
+                children,
+                environment=plan.environment,
+                port=plan.kafka_port,
+                heap_mb=plan.kafka_heap_mb,
+                proxy_port=plan.kafka_proxy_port,
             )
         if plan.mongo is None:
             self.mongod = Mongod(data / "mongo", children, environment=plan.environment, port=plan.mongo_port)

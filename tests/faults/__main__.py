@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: kills workers at every failpoint and at random, on a real Kafka and a real MongoDB, and judges what is left."""
+"""`python -m tests.faults`: disturbs workers, services and lines in every way, on a real Kafka and a real MongoDB, and judges what is left."""
 
 import argparse
 import asyncio
@@ -7,15 +7,20 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from broker.errors import AibrokerError
 from broker.local.stack import Plan, Stack
 from tests.faults import evidence
+from tests.faults.behaviour import USUAL
 from tests.faults.driver import Outcome, run
-from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.proxy import Lines, lines
+from tests.faults.scenario import Scenario
+from tests.faults.scenarios import LONG, SCENARIOS
 
-BEHAVIOUR = Path(__file__).with_name("behaviour.yaml")
+USUAL_JOBS = 2_000
 
 
 def main() -> int:
@@ -33,32 +38,70 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many seeds to run (20)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds to run (5); R1 and R4 run once")
     parser.add_argument("--first-seed", type=int, default=1, help="the first of them (1)")
-    parser.add_argument("--jobs", type=int, default=2_000, help="records a run (2000)")
-    parser.add_argument("--only", choices=sorted(SCENARIOS), help="one kind of fault instead of both")
+    parser.add_argument("--jobs", type=int, help="records a run, where not as many as usual")
+    parser.add_argument("--only", type=_names, help=f"some of {', '.join(SCENARIOS)}, with commas")
+    parser.add_argument("--short", action="store_true", help="one seed of what takes seconds, and no evidence")
     parser.add_argument("--out", type=Path, default=Path("deploy/evidence/faults.json"), help="where the evidence goes")
     parser.add_argument("--data", type=Path, help="keep data and logs in this folder")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.short:
+        options.seeds, options.out = 1, None
+        options.only = options.only or [name for name in SCENARIOS if name not in LONG]
+    return options
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    return names
 
 
 async def _run_all(options: argparse.Namespace, data: Path) -> list[Outcome]:
     outcomes = []
-    plan = Plan(data=data, environment=dict(os.environ), simulator_arguments=("--behaviour", str(BEHAVIOUR)))
-    async with Stack(plan, progress=_say) as stack:
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            for name in [options.only] if options.only else sorted(SCENARIOS):
-                outcome = await _run_one(stack, SCENARIOS[name], seed, options.jobs, data=data)
+    async with lines() as proxies:
+        plan = Plan(
+            data=data,
+            environment=dict(os.environ),
+            simulator_arguments=("--behaviour", str(USUAL)),
+            kafka_proxy_port=proxies.kafka.port,
+        )
+        async with Stack(plan, progress=_say) as stack:
+            _lead(proxies, stack)
+            for seed, scenario in _planned(options):
+                outcome = await _run_one(stack, proxies, scenario, seed, options=options, data=data)
                 _tell(outcome)
                 outcomes.append(outcome)
     return outcomes
 
 
-async def _run_one(stack: Stack, scenario: Scenario, seed: int, jobs: int, *, data: Path) -> Outcome:
+def _planned(options: argparse.Namespace) -> Iterator[tuple[int, Scenario]]:
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for name in options.only or SCENARIOS:
+            if name not in LONG or seed == options.first_seed:
+                yield seed, SCENARIOS[name]
+
+
+def _lead(proxies: Lines, stack: Stack) -> None:
+    """Say where the proxies lead."""
+    assert stack.kafka is not None
+    assert stack.kafka.behind_port is not None
+    assert stack.mongod is not None
+    assert stack.simulator is not None
+    proxies.kafka.upstream, proxies.mongo.upstream = stack.kafka.behind_port, stack.mongod.port
+    proxies.provider.upstream = urlsplit(stack.simulator.url).port or 0
+
+
+async def _run_one(
+    stack: Stack, proxies: Lines, scenario: Scenario, seed: int, *, options: argparse.Namespace, data: Path
+) -> Outcome:
     """One run; what kept it from ending is its outcome, so that the others go on."""
     began = time.monotonic()
+    jobs = options.jobs or scenario.terms.jobs or USUAL_JOBS
     try:
-        return await run(stack, scenario, seed, jobs, logs=data)
+        return await run(stack, proxies, scenario, seed, jobs=jobs, logs=data)
     except (RuntimeError, AibrokerError, TimeoutError) as error:
         _say(str(error))
         for worker in stack.workers:

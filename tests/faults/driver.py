@@ -14,20 +14,20 @@ from aiokafka.admin import AIOKafkaAdminClient
 from broker import topics
 from broker.local.stack import Stack
 from broker.settings import Settings
+from tests.faults.behaviour import behave
 from tests.faults.checker import check
 from tests.faults.fleet import Fleet
-from tests.faults.history import History, Kill, Limit, kill_line
+from tests.faults.history import History, Kill, Limit, Place, kill_line
 from tests.faults.money import is_error, open_at_a_kill
 from tests.faults.producer import send
+from tests.faults.proxy import Lines
 from tests.faults.reading import Services, read_history, read_stats
-from tests.faults.scenarios import Scenario
+from tests.faults.scenario import Scenario
 from tests.faults.waiting import until_ended
 from tests.faults.workload import SMALL_TENANT, Workload
 
-ARRIVAL_S = 3.0
-ENDS_WITHIN_S = 90.0
 MORE_AFTER_S = 10.0
-MORE = 200
+MORE_OVER_S = 3.0
 LIMITS = (Limit(SMALL_TENANT, requests=40),)
 """As in settings.yaml; nobody that is killed at once can settle after its death, so nothing above the limit is allowed."""
 
@@ -41,8 +41,11 @@ class Outcome:
     jobs: int
     seconds: float
     kills: tuple[dict[str, Any], ...] = ()
+    faults: tuple[dict[str, Any], ...] = ()
     calls: int = 0
     repeated_calls: int = 0
+    cut_calls: int = 0
+    """Calls that were open, or answered less than a second before, when their worker was killed or cut off."""
     documents: int = 0
     dead_letters: int = 0
     problems: dict[str, list[str]] = field(default_factory=dict)
@@ -54,33 +57,44 @@ class Outcome:
         return not any(self.problems.values()) and not self.incomplete
 
 
-async def run(stack: Stack, scenario: Scenario, seed: int, jobs: int, *, logs: Path) -> Outcome:
+async def run(stack: Stack, lines: Lines, scenario: Scenario, seed: int, *, jobs: int, logs: Path) -> Outcome:
     """One seed of one scenario, on topics and a database of its own; the kill log goes to the folder `logs`."""
-    began = time.monotonic()
+    began, terms = time.monotonic(), scenario.terms
     services = await _services(stack, f"{scenario.name}{seed}")
     chance = random.Random(f"{scenario.name} {seed}")
     settings = Settings(kafka=services.kafka, prefix=services.prefix)
-    fleet = Fleet(stack, services)
+    fleet = Fleet(stack, services, lines, terms)
+    lines.provider.broken.clear()
+    await behave(services.simulator, terms.behaviour)
     try:
         await topics.ensure(settings)
         await fleet.start(scenario.beginners(chance))
-        workload = Workload(seed)
-        disturbing = asyncio.create_task(scenario.disturb(fleet, chance, jobs, _elapsed(ENDS_WITHIN_S)))
-        accepted = await send(services, workload.sendings(jobs), ARRIVAL_S)
-        while not (await asyncio.wait({disturbing}, timeout=MORE_AFTER_S))[0]:  # a fault still waits for work
-            accepted += await send(services, workload.sendings(MORE), ARRIVAL_S)
-        await disturbing
-        ended = await until_ended(services, ENDS_WITHIN_S)
+        accepted = await _disturbed(fleet, scenario, chance, seed=seed, jobs=jobs)
+        ended = await until_ended(services, terms.ends_s)
     finally:
         await fleet.stop()
     (logs / f"kills-{services.prefix}.jsonl").write_text("".join(map(kill_line, fleet.kills)))
-    history = await read_history(services, accepted=accepted, kills=fleet.kills, limits=LIMITS)
-    outcome = _outcome(scenario, history, seed=seed, seconds=time.monotonic() - began)
+    gone = [*fleet.kills, *fleet.broken_calls()]
+    history = await read_history(services, accepted=accepted, kills=gone, limits=LIMITS)
+    history = replace(history, rebalanced=bool(fleet.faults))
+    outcome = await asyncio.to_thread(_outcome, scenario, history, fleet, seed=seed, seconds=time.monotonic() - began)
     if not ended and not any(outcome.problems.values()):
         raise RuntimeError("the run did not end, and the checker saw nothing of it")
     if outcome.held:
         await _forget(services, settings)
     return outcome
+
+
+async def _disturbed(fleet: Fleet, scenario: Scenario, chance: random.Random, *, seed: int, jobs: int) -> list[Place]:
+    """Send jobs while the scenario disturbs; returns the places of those that were accepted."""
+    terms, workload = scenario.terms, Workload(seed)
+    disturbing = asyncio.create_task(scenario.disturb(fleet, chance, jobs, _elapsed(terms.disturbed_s)))
+    accepted = await send(fleet.services, workload.sendings(jobs), terms.arrival_s)
+    while not (await asyncio.wait({disturbing}, timeout=MORE_AFTER_S))[0]:  # a fault still waits for work
+        if terms.more:
+            accepted += await send(fleet.services, workload.sendings(terms.more), MORE_OVER_S)
+    await disturbing
+    return accepted
 
 
 async def _services(stack: Stack, prefix: str) -> Services:
@@ -94,24 +108,29 @@ def _elapsed(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def _outcome(scenario: Scenario, history: History, *, seed: int, seconds: float) -> Outcome:
-    kills = tuple({"how": kill.how, "calls_open": _open_calls(history, kill)} for kill in history.kills)
+def _outcome(scenario: Scenario, history: History, fleet: Fleet, *, seed: int, seconds: float) -> Outcome:
+    kills = tuple({"how": kill.how, "calls_open": _open_calls(history, kill)} for kill in fleet.kills)
+    faults = tuple(
+        {"how": fault.how, "seconds": fault.seconds, "calls_open": _open_at(history, fault.at), **fault.seen}
+        for fault in fleet.faults
+    )
     by_job: dict[str, list[Any]] = {}
     for call in history.calls:
         by_job.setdefault(str(call["request_id"]).rpartition("/")[0], []).append(call)
-    repeated = sum(max(0, len(calls) - 1 - sum(map(is_error, calls))) for calls in by_job.values())
     return Outcome(
         scenario=scenario.name,
         seed=seed,
         jobs=len(history.records),
         seconds=round(seconds, 1),
         kills=kills,
+        faults=faults,
         calls=len(history.calls),
-        repeated_calls=repeated,
+        repeated_calls=sum(max(0, len(calls) - 1 - sum(map(is_error, calls))) for calls in by_job.values()),
+        cut_calls=sum(open_at_a_kill(call, history.kills) for call in history.calls),
         documents=len(history.documents),
         dead_letters=len(history.dead),
         problems=check(history),
-        incomplete=scenario.incomplete(kills),
+        incomplete=scenario.incomplete([*kills, *faults]),
     )
 
 
@@ -122,6 +141,11 @@ def _open_calls(history: History, kill: Kill) -> int:
         for call in history.calls
         if call["opened"] <= kill.at <= (call["closed"] or kill.at) and open_at_a_kill(call, [kill])
     )
+
+
+def _open_at(history: History, at: float) -> int:
+    """How many calls were open at that moment."""
+    return sum(1 for call in history.calls if call["opened"] <= at <= (call["closed"] or at))
 
 
 async def _forget(services: Services, settings: Settings) -> None:

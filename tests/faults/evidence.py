@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 
 from tests.faults.driver import Outcome
-from tests.faults.fleet import LEASE_S, SESSION_S
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.targets import entries
 
 INVARIANTS = {
     "1": "every accepted record has exactly one terminal document, or one record in jobs.dead",
@@ -28,12 +29,12 @@ INVARIANTS = {
 
 def line(outcome: Outcome) -> str:
     """One line about one run, for a terminal."""
-    opened = ", ".join(f"{kill['how']} {kill['calls_open']}" for kill in outcome.kills)
+    opened = ", ".join(f"{each['how']} {each['calls_open']}" for each in [*outcome.kills, *outcome.faults])
     broken = [number for number, problems in outcome.problems.items() if problems]
     verdict = "held" if outcome.held else f"BROKEN {', '.join(broken)} {outcome.incomplete}"
     return (
         f"{outcome.scenario:10} seed {outcome.seed:3}  {outcome.jobs} jobs  {outcome.calls} calls, {outcome.repeated_calls} repeated  "
-        f"killed with calls open: {opened}  {outcome.seconds:.0f} s  {verdict}"
+        f"struck with calls open: {opened}  {outcome.seconds:.0f} s  {verdict}"
     )
 
 
@@ -48,14 +49,19 @@ def _evidence(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
-        "settings": {"session_timeout_s": SESSION_S, "lease_s": LEASE_S},
+        "settings": {
+            name: {"session_timeout_s": SCENARIOS[name].terms.session_s, "lease_s": SCENARIOS[name].terms.lease_s}
+            for name in sorted({outcome.scenario for outcome in outcomes})
+        },
         "invariants": INVARIANTS,
+        "targets": entries(outcomes),
         "totals": {
             "runs": len(outcomes),
             "held": sum(outcome.held for outcome in outcomes),
             "jobs": sum(outcome.jobs for outcome in outcomes),
             "kills": len(opened),
             "calls_open_at_kills": sum(opened),
+            "faults": sum(len(outcome.faults) for outcome in outcomes),
             "calls": sum(outcome.calls for outcome in outcomes),
             "repeated_calls": sum(outcome.repeated_calls for outcome in outcomes),
             "problems": {
@@ -88,7 +94,9 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "dead_letters": outcome.dead_letters,
         "calls": outcome.calls,
         "repeated_calls": outcome.repeated_calls,
+        "cut_calls": outcome.cut_calls,
         "kills": list(outcome.kills),
+        "faults": list(outcome.faults),
         "problems": {number: problems[:20] for number, problems in outcome.problems.items() if problems},
         "incomplete": outcome.incomplete,
         "seconds": outcome.seconds,

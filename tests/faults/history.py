@@ -40,9 +40,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Kill:
-    """One worker's end: when (unix seconds), who, and what was claimed in its name right after.
+    """One worker's end, or a line that was cut: when (unix seconds), who, and what was claimed in its name then.
 
-    `held` are `<uid>/<generation>/<fence>`: the beginnings of the request ids of its calls.
+    `held` are `<uid>/<generation>/<fence>`: the beginnings of the request ids of its calls. `until` is when a worker that was only stopped or
+    cut off had to know that it is dead; 0 for one that was dead at once.
     """
 
     at: float
@@ -50,6 +51,7 @@ class Kill:
     held: frozenset[str]
     pid: int = 0
     how: str = ""
+    until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class History:
     kills: Sequence[Kill] = ()
     limits: Sequence[Limit] = ()
     prefix: str = ""
+    rebalanced: bool = False
+    """Whether readers changed while there was something to read: a record that nobody had committed is read, and buried, once more."""
 
 
 def parsed(value: bytes | None) -> Any:  # noqa: ANN401 any JSON value
@@ -104,6 +108,8 @@ def kill_line(kill: Kill) -> str:
 
 
 def read_kills(lines: Iterable[str]) -> list[Kill]:
-    """The kill log: JSON lines of `at`, `incarnation`, `held`, `pid`, `how`."""
+    """The kill log: JSON lines of `at`, `incarnation`, `held`, `pid`, `how`, `until`."""
     kills = [json.loads(line) for line in lines if line.strip()]
-    return [Kill(k["at"], k["incarnation"], frozenset(k["held"]), k["pid"], k["how"]) for k in kills]
+    return [
+        Kill(k["at"], k["incarnation"], frozenset(k["held"]), k["pid"], k["how"], k.get("until", 0.0)) for k in kills
+    ]

@@ -84,11 +84,13 @@ def each_row_told(history: History, links: Links) -> Problems:
 
 
 def open_at_a_kill(call: Document, kills: Sequence[Kill]) -> bool:
-    """Whether the call was open, or answered less than a second before, when its worker was killed."""
+    """Whether the call was open, or answered less than a second before, when its worker was killed or cut off."""
     held = str(call["request_id"]).rpartition(".")[0]
     closed = call["closed"]
     return any(
-        held in kill.held and call["opened"] <= kill.at + JUST_S and (closed is None or closed >= kill.at - JUST_S)
+        held in kill.held
+        and call["opened"] <= max(kill.at, kill.until) + JUST_S
+        and (closed is None or closed >= kill.at - JUST_S)
         for kill in kills
     )
 

@@ -9,10 +9,19 @@ from tests.faults.history import Place
 from tests.faults.reading import Services
 from tests.faults.workload import Sending
 
+BATCH_BYTES = 900_000
+"""What a partition has room for while the broker is away."""
+
 
 async def send(services: Services, sendings: Sequence[Sending], over_s: float) -> list[Place]:
     """Send all of them, spread over so many seconds; returns the places of those that were acknowledged (all, or it raises)."""
-    producer = AIOKafkaProducer(bootstrap_servers=services.kafka, acks="all", enable_idempotence=True, linger_ms=5)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=services.kafka,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=5,
+        max_batch_size=BATCH_BYTES,
+    )
     await producer.start()
     try:
         loop = asyncio.get_running_loop()

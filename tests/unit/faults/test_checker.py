@@ -170,10 +170,11 @@ def test_a_dead_letter_whose_bytes_were_touched_is_seen(good: History) -> None:
     assert broken(replace(good, dead=[replace(good.dead[0], value=b"{}")])) == {"1"}
 
 
-def test_a_dead_letter_may_come_twice_only_after_a_kill(good: History) -> None:
+def test_a_dead_letter_may_come_twice_only_after_a_kill_or_a_change_of_readers(good: History) -> None:
     run = replace(good, dead=[good.dead[0], replace(good.dead[0], offset=1)])
     assert broken(run) == {"1"}
     assert not broken(killed(run))
+    assert not broken(replace(run, rebalanced=True))
 
 
 def test_an_acknowledged_record_that_is_not_in_its_topic_is_seen(good: History) -> None:
@@ -247,6 +248,13 @@ def test_a_refusal_under_a_known_id_is_no_second_content(good: History) -> None:
     assert not broken(replace(good, events=[*good.events, refusal]))
 
 
+def test_the_completion_of_a_batch_is_left_aside_and_anything_else_that_is_no_result_is_not(good: History) -> None:
+    told = replace(event(0, 9), key=b"acme/b1", value=b"{}", headers=(("ce_type", b"aibroker.batch.v1"),))
+    assert broken(replace(good, events=[*good.events, told])) == set()
+    foreign = replace(told, headers=(("ce_type", b"somebody.elses.v1"),))
+    assert broken(replace(good, events=[*good.events, foreign])) == {"2"}
+
+
 def test_a_double_bill_breaks_the_third_invariant(good: History) -> None:
     double = row(0, "2.1")
     run = replace(
@@ -300,6 +308,13 @@ def test_a_line_of_the_invoice_without_a_row_needs_a_kill_of_its_own_worker(good
     assert broken(killed(run, "u1/1/0")) == {"3", "4"}
     early = replace(good, calls=[*good.calls, call(0, "0.1", closed=103.5)])
     assert broken(killed(early, "u0/1/0")) == {"3", "4"}
+
+
+def test_a_stopped_worker_may_have_called_until_it_had_to_know_that_it_is_dead(good: History) -> None:
+    calls = [*good.calls, gone(1, "1.2", opened=104.0)]
+    stopped = Kill(102.5, "w1", frozenset({"u1/1/1"}), until=104.0)
+    assert broken(replace(good, calls=calls, kills=[stopped])) == set()
+    assert broken(replace(good, calls=calls, kills=[replace(stopped, until=0.0)])) == {"4"}
 
 
 def test_a_call_too_many_breaks_the_fourth_invariant(good: History) -> None:

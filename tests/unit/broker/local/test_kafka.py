@@ -24,6 +24,13 @@ def test_kafka_listens_on_the_loopback_address_only_and_advertises_its_port() ->
     assert settings["log.dirs"] == "/data/kafka"
 
 
+def test_who_comes_to_kafka_through_a_proxy_is_told_to_come_back_through_it() -> None:
+    settings = read(properties(Path("/data"), port=1, controller_port=2, behind=(3, 4)))
+    assert settings["listeners"] == "BROKER://127.0.0.1:1,CONTROLLER://127.0.0.1:2,BEHIND://127.0.0.1:3"
+    assert settings["advertised.listeners"] == "BROKER://127.0.0.1:1,BEHIND://127.0.0.1:4"
+    assert settings["listener.security.protocol.map"].endswith(",BEHIND:PLAINTEXT")
+
+
 def test_kafka_lets_records_through_that_are_over_our_own_limit() -> None:
     settings = read(properties(Path("/data"), port=1, controller_port=2))
     assert int(settings["message.max.bytes"]) > 2_000_000
