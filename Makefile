@@ -52,7 +52,7 @@ schemas: install ## write JSON Schema and AsyncAPI from the models
 lock: ## resolve the dependencies anew, with hashes
 	@test -x $(BIN)/uv || $(MAKE) install
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--extra local --extra dev pyproject.toml --output-file requirements.txt
+		--extra local --extra parquet --extra plot --extra dev pyproject.toml --output-file requirements.txt
 
 clean: ## remove what the targets made
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -54,14 +54,15 @@ def usage(by: Sequence[str], period: Period, tenant: str | None = None) -> list[
     bounds = {name: at for name, at in (("$gte", period.since), ("$lt", period.until)) if at is not None}
     if bounds:
         match["at"] = bounds
+    call = {"$cond": [{"$gt": ["$corrects", None]}, 0, 1]}  # a correction is no call
     billed = {name: {"$sum": {"$cond": ["$billed", f"${name}", 0]}} for name in COUNTS}
     sums: Document = {
-        "calls": {"$sum": 1},
-        "jobs": {"$sum": {"$cond": ["$billed", 1, 0]}},
+        "calls": {"$sum": call},
+        "jobs": {"$sum": {"$cond": ["$billed", call, 0]}},
         **billed,
         "cost_usd": {"$sum": {"$cond": ["$billed", "$cost_usd", 0]}},
         "unbilled_usd": {"$sum": {"$cond": ["$billed", 0, "$cost_usd"]}},
-        "estimated_calls": {"$sum": {"$cond": ["$estimated", 1, 0]}},
+        "estimated_calls": {"$sum": {"$cond": ["$estimated", call, 0]}},
     }
     groups = {f"k{place}": _group(name) for place, name in enumerate(by)}
     # The sums as shown are sorted with the dearest first; the key breaks ties, so that two runs agree.

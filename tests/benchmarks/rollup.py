@@ -1,7 +1,7 @@
 """ROLLUP: how fast the kept sums of a large ledger are made, how much memory that takes, and what a run costs that has little to do.
 
 A million rows (ten million at --scale 10) of a week, 20 tenants, 8 models, 12 teams, made on the server out of a thousand. The target is ten
-million rows in ten minutes.
+million rows in ten minutes of mongod's CPU: it sums with one thread, so that is the time that it takes on a machine of its own.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.integration.a_ledger import ledger_row
 
 ROWS = 1_000_000
 AT_ONCE = 1_000
-ROWS_PER_S = 10_000_000 / 600
+ROWS_PER_CPU_S = 10_000_000 / 600
 WEEK_S = 7 * 24 * 3_600
 _BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -33,12 +33,12 @@ async def measure(stack: Stack, options: Options) -> Entry:
         try:
             await mongo.prepare(database)
             await _fill(database, rows)
-            first_s, peak_mb = await _timed(database, rows)
+            (first_s, cpu_s, grown_mb) = await _timed(database, rows)
             await database["usage"].insert_many(
-                [_row(number, f"late{number}", datetime.now(UTC)) for number in range(AT_ONCE)]
+                [_row(0, f"late{number}", datetime.now(UTC)) for number in range(AT_ONCE)]
             )
-            second_s, _ = await _timed(database, rows + AT_ONCE)
-            idle_s, _ = await _timed(database, rows + AT_ONCE)
+            second_s, *_ = await _timed(database, rows + AT_ONCE)
+            idle_s, *_ = await _timed(database, rows + AT_ONCE)
             groups = await database["usage_hourly"].estimated_document_count()
         finally:
             await mongo.close(client)
@@ -48,9 +48,10 @@ async def measure(stack: Stack, options: Options) -> Entry:
         "with_1000_rows_more_s": round(second_s, 1),
         "with_nothing_new_s": round(idle_s, 1),
         "hourly_sums": groups,
-        "mongod_grew_by_mb": round(peak_mb),
+        "first_run_cpu_s": round(cpu_s, 1),
+        "mongod_grew_by_mb": round(grown_mb),
     }
-    return Entry({"rows a second": Figure(rows / first_s, ">=", ROWS_PER_S)}, conditions)
+    return Entry({"rows a CPU second": Figure(rows / cpu_s, ">=", ROWS_PER_CPU_S)}, conditions)
 
 
 def _row(number: int, key: str, recorded_at: datetime) -> dict[str, Any]:
@@ -80,10 +81,10 @@ async def _fill(database: mongo.Database, rows: int) -> None:
         pass
 
 
-async def _timed(database: mongo.Database, rows: int) -> tuple[float, float]:
-    """Seconds of a run, and by how much mongod's memory was larger than before; the sums are checked."""
+async def _timed(database: mongo.Database, rows: int) -> tuple[float, float, float]:
+    """Seconds of a run, those of mongod's CPU, and by how many MB mongod was larger than before; the sums are checked."""
     server = psutil.Process((await database.command("serverStatus"))["pid"])
-    before, peak = server.memory_info().rss, 0
+    before, peak, used = server.memory_info().rss, 0, sum(server.cpu_times()[:2])
     started = time.monotonic()
 
     async def watch() -> None:
@@ -95,10 +96,10 @@ async def _timed(database: mongo.Database, rows: int) -> tuple[float, float]:
     watching = asyncio.create_task(watch())
     async for _ in roll_up(database):
         pass
-    seconds = time.monotonic() - started
+    seconds, used = time.monotonic() - started, sum(server.cpu_times()[:2]) - used
     watching.cancel()
     pipeline: list[dict[str, Any]] = [{"$group": {"_id": None, "rows": {"$sum": "$rows"}}}]
     (found,) = [found async for found in await database["usage_daily"].aggregate(pipeline)]
     if found["rows"] != rows:
         raise RuntimeError(f"the sums are of {found['rows']:,} rows, the ledger has {rows:,}")
-    return seconds, (peak - before) / 1e6
+    return seconds, used, (peak - before) / 1e6
