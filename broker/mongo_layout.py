@@ -19,7 +19,8 @@ def _index(name: str, keys: Index, partial: Index | None = None, **options: Any)
 
 INDEXES: dict[str, list[Index]] = {
     "jobs": [
-        _index("due", {"state": 1, "priority": 1, "tenant": 1, "due_at": 1}, _WAITING),  # counting reads no document
+        # Counting and weighing what waits reads no document.
+        _index("waiting", {"state": 1, "priority": 1, "tenant": 1, "due_at": 1, "size": 1}, _WAITING),
         _index("any_due", {"due_at": 1}, _WAITING),
         _index("wait_key", {"wait_key": 1, "due_at": 1}, _exists("wait_key")),
         _index("claimed", {"owner": 1}, _CLAIMED),

@@ -50,8 +50,11 @@ class Worker(Section):
 
     slots: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     ready: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
+    payload_mb: Annotated[int, Field(ge=2, le=100_000)] = 128
     read_records: Annotated[int, Field(ge=1, le=10_000)] = 500
+    read_mb: Annotated[int, Field(ge=1, le=1_000)] = 16
     waiting_documents: Annotated[int, Field(ge=1)] = 1_000_000
+    waiting_mb: Annotated[int, Field(ge=1)] = 10_000
     reserved_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     grace_s: Seconds = 30.0
     watchdog_s: Seconds = 30.0

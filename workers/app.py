@@ -30,7 +30,7 @@ from workers.engine.leases import Leases
 from workers.engine.loop_lag import LoopLag
 from workers.engine.pressure import Pressure
 from workers.engine.publisher import Publisher
-from workers.engine.reader import Reader
+from workers.engine.reader import Poll, Reader
 from workers.engine.ready import ReadyQueue
 from workers.engine.registry import Registry
 from workers.engine.taker import Taker
@@ -138,8 +138,8 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
 
 def _readers(settings: Settings, intake: Intake, cluster: str, failpoints: Failpoints) -> list[Reader]:
     names = [priority.name for priority in settings.priorities]
-    records = settings.worker.read_records
-    return [Reader(name, intake, cluster=cluster, records=records, failpoints=failpoints) for name in names]
+    poll = Poll(settings.worker.read_records, settings.worker.read_mb * 1_000_000)
+    return [Reader(name, intake, cluster=cluster, poll=poll, failpoints=failpoints) for name in names]
 
 
 def _caller(  # noqa: PLR0917 what the stage that spends money depends on

@@ -72,7 +72,7 @@ async def turn(opened: mongo.Database, document: Mapping[str, Any]) -> Turn | No
         return None
     priority, tenant = document["priority"], document["tenant"]
     before = {"state": "waiting", "priority": priority, "tenant": tenant, "due_at": {"$lte": document["due_at"]}}
-    count = await opened["jobs"].count_documents(before, hint="due", limit=COUNTED)
+    count = await opened["jobs"].count_documents(before, hint="waiting", limit=COUNTED)
     leases = await database.listed(opened, "workers", queries.live_workers())
     return turn_among(max(count - 1, 0), priority, tenant, leases)
 
@@ -106,7 +106,7 @@ async def totals(opened: mongo.Database) -> AsyncIterator[dict[str, Any]]:
         yield row(found["_id"], "claimed", found["jobs"], at_least=seen >= LOOKED_AT)
     async for priority in _priorities(opened):
         waiting = {"state": "waiting", "priority": priority}
-        count = await opened["jobs"].count_documents(waiting, hint="due", limit=COUNTED)
+        count = await opened["jobs"].count_documents(waiting, hint="waiting", limit=COUNTED)
         for found in await database.listed(opened, "jobs", queries.waiting_reasons(priority, LOOKED_AT)):
             due = {"why_waiting": found["_id"], "first_due_at": found["first_due_at"]}
             yield row(priority, "waiting", found["jobs"], at_least=count > LOOKED_AT, **due)
@@ -117,7 +117,7 @@ async def _priorities(opened: mongo.Database) -> AsyncIterator[str]:
     last = ""
     while True:
         later = {"state": "waiting", "priority": {"$gt": last}}
-        found = await opened["jobs"].find_one(later, {"_id": 0, "priority": 1}, sort=[("priority", 1)], hint="due")
+        found = await opened["jobs"].find_one(later, {"_id": 0, "priority": 1}, sort=[("priority", 1)], hint="waiting")
         if found is None:
             return
         last = found["priority"]

@@ -398,7 +398,7 @@ async def test_what_waits_is_counted_up_to_a_limit_with_the_moment_when_the_firs
     long_ago = PAST - timedelta(days=1)
     waiting = [waiting_job("beta/1"), waiting_job("acme/1", due_at=LATER), waiting_job("zeta/1", due_at=long_ago)]
     await store.insert([*waiting, waiting_job("other/1", priority="batch"), job("claimed/1")])
-    assert await store.waiting("normal", 100) == Backlog(3, long_ago)
+    assert await store.waiting("normal", 100) == Backlog(3, long_ago, 3 * len(job().payload))
     assert (await store.waiting("normal", 2)).documents == 2
     assert await store.waiting("interactive", 100) == Backlog(0, None)
 
@@ -1502,7 +1502,9 @@ async def test_counting_what_waits_reads_the_index_and_no_document(mongo: MongoW
     await store.insert([waiting_job(f"t{n % 7}/{n}", due_at=PAST - timedelta(minutes=n)) for n in range(200)])
     database.command("profile", 2)
     try:
-        assert await store.waiting("normal", 1_000) == Backlog(200, PAST - timedelta(minutes=199))
+        assert await store.waiting("normal", 1_000) == Backlog(
+            200, PAST - timedelta(minutes=199), 200 * len(job().payload)
+        )
     finally:
         database.command("profile", 0)
     [seen] = database["system.profile"].find({"command.aggregate": "jobs"})

@@ -152,6 +152,7 @@ class Dispatcher:
         self._telemetry.outcome(claim.priority, status)
 
     def _leave(self, ready: Ready, outcome: Finish | Waiting | None) -> None:
+        self._ready.leave(ready)
         if outcome is None:
             self._registry.discard([ready.claim.id])
             return

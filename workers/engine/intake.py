@@ -123,25 +123,27 @@ class Intake:
             self._taker.wake()
         return known
 
-    def _fitting(self, priority: str) -> Callable[[str], bool]:
+    def _fitting(self, priority: str) -> Callable[[str, int], bool]:
         """Whether one more job of a tenant may come in; none before those of its own that wait already."""
         left = self._ready.room() if self._leases.healthy() else 0
+        left_bytes = self._ready.room_bytes()
         rooms: dict[str, int] = {}
 
-        def fits(tenant: str) -> bool:
-            nonlocal left
+        def fits(tenant: str, size: int) -> bool:
+            nonlocal left, left_bytes
             room = rooms.get(tenant)
             if room is None:
                 behind = self._ready.is_behind(priority, tenant)
                 room = 0 if behind else self._ready.room_for(priority, tenant)
-            fitting = min(room, left) > 0
+            fitting = min(room, left) > 0 and size <= left_bytes
             rooms[tenant] = room - fitting
             left -= fitting
+            left_bytes -= size if fitting else 0
             return fitting
 
         return fits
 
-    def _new(self, priority: str, arrival: _Arrival, fits: Callable[[str], bool], now: datetime) -> NewJob:
+    def _new(self, priority: str, arrival: _Arrival, fits: Callable[[str, int], bool], now: datetime) -> NewJob:
         decoded = arrival.decoded
         job = decoded.parsed.job
         new = NewJob(
@@ -163,7 +165,7 @@ class Intake:
             new.due_at, new.why_waiting = job.not_before, "scheduled"
         elif halt is not None and not ends:
             new.due_at, new.why_waiting, new.wait_key = rest(halt, now)
-        elif not fits(new.tenant):
+        elif not fits(new.tenant, len(new.payload)):
             new.due_at, new.why_waiting = now, "queued"
         return new
 
@@ -195,7 +197,7 @@ class Intake:
         return arrival.key if again else None
 
     async def _merge(self, priority: str, arrival: _Arrival) -> bool:
-        job = self._new(priority, arrival, lambda _: True, now=datetime.now(UTC))
+        job = self._new(priority, arrival, lambda _tenant, _size: True, now=datetime.now(UTC))
         claim = await self._store.merge(job) if arrival.ours and self._leases.healthy() else None
         if claim is not None:
             self._ready.accept(claim, arrival.decoded.parsed)

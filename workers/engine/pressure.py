@@ -1,4 +1,4 @@
-"""How much waits: pauses a priority's partitions while too many of its documents wait, and tells telemetry the backlog and the oldest wait."""
+"""How much waits: pauses a priority's partitions while too much of it waits in the store, and tells telemetry the backlog and the oldest wait."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,16 @@ from workers.engine.ready import ReadyQueue
 from workers.stores.protocol import Backlog, Store, StoreUnknownError
 
 LOOK_S = 10.0
+GOES_ON = 0.9
+"""At which share of a limit paused partitions go on: a pause throws away what was fetched, so that it is not to come and go."""
 
 
 class Pressure:
-    """Counts waiting documents of each priority, up to the limit."""
+    """Counts and weighs waiting documents of each priority, up to the limit of their number."""
 
     def __init__(self, settings: Settings, store: Store, readers: Sequence[Reader], ready: ReadyQueue) -> None:
         self._limit = settings.worker.waiting_documents
+        self._bytes_limit = settings.worker.waiting_mb * 1_000_000
         self._store = store
         self._readers = readers
         self._ready = ready
@@ -35,7 +38,8 @@ class Pressure:
                     self._events.warning("pressure.unknown", reason=str(error))
                     continue
                 self._waiting[reader.priority] = found
-                reader.hold(full=found.documents >= self._limit)
+                share = max(found.documents / self._limit, found.bytes / self._bytes_limit)
+                reader.hold(full=share >= (GOES_ON if reader.held else 1.0))
 
     def gauges(self) -> Mapping[str, tuple[int, float]]:
         """Priority -> (lag of our partitions, documents that wait and jobs that are ready here; seconds of the oldest wait)."""

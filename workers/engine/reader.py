@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from broker.codec import Place
 from broker.events import Events
@@ -23,6 +23,21 @@ COMMIT_TIMEOUT_S = 3.0
 ERROR_PAUSE_S = 1.0
 LATEST_MS = 253_402_300_799_000
 """The end of the year 9999: a foreign producer's clock may say anything."""
+
+
+LARGEST_BYTES = 1_000_000
+"""How large a record is taken to be before one was seen."""
+
+
+class Poll(NamedTuple):
+    """The most that one poll takes."""
+
+    records: int
+    bytes: int
+
+    def fitting(self, record_bytes: int) -> int:
+        """How many records of a size it takes."""
+        return max(min(self.records, self.bytes // max(record_bytes, 1)), 1)
 
 
 class Consumer(Protocol):
@@ -49,23 +64,24 @@ class Reader:
         priority: Its name.
         intake: What makes a batch durable.
         cluster: Kafka's cluster id, part of ids that are made of a record's place.
-        records: The most records of one poll.
+        poll: The most records of one poll, and the most bytes of it.
         failpoints: For tests.
     """
 
-    def __init__(self, priority: str, intake: Intake, *, cluster: str, records: int, failpoints: Failpoints) -> None:
+    def __init__(self, priority: str, intake: Intake, *, cluster: str, poll: Poll, failpoints: Failpoints) -> None:
         self.priority = priority
         self._consumer: Consumer | None = None
         self._intake = intake
         self._cluster = cluster
-        self._records = records
+        self._poll_limit = poll
+        self._fitting = poll.fitting(LARGEST_BYTES)
         self._failpoints = failpoints
         self._room = asyncio.Semaphore(UNDER_WAY)
         self._durable: dict[Any, int] = {}
         self._committed: dict[Any, int] = {}
         self._last: asyncio.Task[None] | None = None
         self._stopping = False
-        self._held = False
+        self.held = False  # whether its partitions are paused
         self._events = Events("worker.reader")
         self.ticked_at = time.monotonic()
         self.heard_at = time.monotonic()  # when Kafka was last known to answer
@@ -100,8 +116,8 @@ class Reader:
             consumer.pause(*(assigned - paused))
         if not full and paused & assigned:
             consumer.resume(*(paused & assigned))
-        if full != self._held:
-            self._held = full
+        if full != self.held:
+            self.held = full
             self._events.warning("reader.paused" if full else "reader.resumed", priority=self.priority)
 
     def lag(self) -> int:
@@ -137,11 +153,16 @@ class Reader:
 
     async def _poll(self, consumer: Consumer) -> Mapping[Any, Sequence[Any]]:
         try:
-            return await consumer.getmany(timeout_ms=POLL_MS, max_records=self._records)
+            batch = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._fitting)
         except Exception as error:  # noqa: BLE001 whatever the group parked for us: the next poll may be good
             self._events.warning("reader.poll_failed", priority=self.priority, reason=repr(error))
             await asyncio.sleep(ERROR_PAUSE_S)
             return {}
+        if batch:
+            self._fitting = self._poll_limit.fitting(
+                max(len(raw.value or b"") for raws in batch.values() for raw in raws)
+            )
+        return batch
 
     async def _keep(self, batch: Mapping[Any, Sequence[Any]], before: "asyncio.Task[None] | None") -> None:
         try:

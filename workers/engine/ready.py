@@ -19,25 +19,35 @@ WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 """Operations whose answers are not paid by the token."""
 
 
+ASSUMED_BYTES = 500_000
+"""How large a payload is taken to be while none was seen: half of the largest."""
+SEEN = 1 / 16
+"""How much the last payload says about the next ones."""
+
+
 @dataclass(slots=True)
 class Ready:
-    """A job that may start: the claim, what its payload says, its estimated cost in cost units, and its deadline."""
+    """A job that may start: the claim, what its payload says, its estimated cost in cost units, its deadline, and its payload's size."""
 
     claim: Claim
     parsed: Parsed
     cost: float
     deadline: float  # in Unix time
+    bytes: int = 0
     revoke: Callable[[], None] = lambda: None  # gives back the hold of a job whose finish is fenced
 
 
 class ReadyQueue:
-    """Claimed jobs that wait for a slot here."""
+    """Claimed jobs that wait for a slot here, and the room that they and those that run take up."""
 
     def __init__(self, settings: Settings) -> None:
         weights = {priority.name: priority.weight for priority in settings.priorities}
         self._fair: FairQueue[Ready] = FairQueue(weights, settings.tenant_weight)
         self._deadline_s = {priority.name: priority.deadline_s for priority in settings.priorities}
         self._limit = settings.worker.ready
+        self._bytes_limit = settings.worker.payload_mb * 1_000_000
+        self._bytes = 0
+        self._usual_bytes = float(min(ASSUMED_BYTES, self._bytes_limit))
         self.priorities = [priority.name for priority in settings.priorities]
         self.first = self.priorities[0]
         self._by_id: dict[str, Ready] = {}
@@ -52,8 +62,12 @@ class ReadyQueue:
         return self._fair.size(self._known(priority))
 
     def room(self) -> int:
-        """How many more fit."""
-        return max(self._limit - len(self._fair), 0)
+        """How many more fit, as far as the sizes of the last ones tell."""
+        return max(min(self._limit - len(self._fair), int(self.room_bytes() / self._usual_bytes)), 0)
+
+    def room_bytes(self) -> int:
+        """How many bytes of payloads may still come in."""
+        return self._bytes_limit - self._bytes
 
     def room_for(self, priority: str, tenant: str) -> int:
         """How many more of a tenant's jobs may come in, so that there is room for those of others, too."""
@@ -91,7 +105,10 @@ class ReadyQueue:
     def accept(self, claim: Claim, parsed: Parsed | None = None) -> None:
         """Add a job that is claimed by us and registered."""
         said = parsed if parsed is not None else parse(claim.payload, claim.arrived_at)
-        ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said).timestamp())
+        size = len(claim.payload)
+        ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said).timestamp(), size)
+        self._bytes += size
+        self._usual_bytes = max(self._usual_bytes + SEEN * (size - self._usual_bytes), 1.0)
         priority = self._known(claim.priority)
         self._by_id[claim.id] = ready
         self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline)
@@ -115,7 +132,13 @@ class ReadyQueue:
         found = self._fair.withdraw(lambda ready: unwanted(ready.claim))
         for ready in found:
             self._by_id.pop(ready.claim.id, None)
+            self.leave(ready)
         return found
+
+    def leave(self, ready: Ready) -> None:
+        """Give back the room of a job that is done with here, or was taken out."""
+        self._bytes -= ready.bytes
+        ready.bytes = 0
 
     def settle(self, ready: Ready, used: float) -> None:
         """Correct the estimate of a job that was served, in cost units."""

@@ -107,7 +107,8 @@ class MemoryControl(MemoryIncarnation):
         """What waits in this priority, looked at up to `limit` documents."""
         self._begin("waiting")()
         found = self._waiting(priority=priority)[:limit]
-        return Backlog(len(found), found[0][1]["due_at"]) if found else Backlog()
+        sizes = sum(len(job["payload"]) for _, job in found)
+        return Backlog(len(found), found[0][1]["due_at"], sizes) if found else Backlog()
 
     # -- halts ----------------------------------------------------------------------------------------------------------------
     async def halt(self, scope: str, kind: HaltKind | None, seq: int, *, reason: str = "") -> None:

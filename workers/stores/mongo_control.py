@@ -96,10 +96,17 @@ class ControlVerbs(Connection):
         pipeline: list[Document] = [
             {"$match": {"state": State.WAITING, "priority": priority}},
             {"$limit": limit},
-            {"$group": {"_id": None, "documents": {"$sum": 1}, "due_at": {"$min": "$due_at"}}},
+            {
+                "$group": {
+                    "_id": None,
+                    "documents": {"$sum": 1},
+                    "due_at": {"$min": "$due_at"},
+                    "bytes": {"$sum": {"$toLong": "$size"}},
+                }
+            },
         ]
-        found = await self.aggregate("jobs", pipeline, "due")
-        return Backlog(found[0]["documents"], found[0]["due_at"]) if found else Backlog()
+        found = await self.aggregate("jobs", pipeline, "waiting")
+        return Backlog(found[0]["documents"], found[0]["due_at"], found[0]["bytes"]) if found else Backlog()
 
     def stub_expiry(self) -> datetime:
         """Until when what may never be needed is kept."""

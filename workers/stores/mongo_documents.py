@@ -63,6 +63,7 @@ def new_document(job: NewJob, owner: str) -> Document:
         "takeovers": 0,
         "attempts": 0,
         "payload": job.payload,
+        "size": len(job.payload),
         "digest": job.digest,
         "replies": [address_document(job.reply)],
         "replies_n": 1,

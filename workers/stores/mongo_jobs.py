@@ -81,7 +81,7 @@ class JobVerbs(Connection):
                 {"_id": 0, "tenant": 1, "due_at": 1},
                 sort=[("tenant", 1), ("due_at", 1)],
                 limit=1,
-                hint="due",
+                hint="waiting",
             )
             if not earliest:
                 return tenants
@@ -92,7 +92,7 @@ class JobVerbs(Connection):
     async def due(self, priority: str, tenant: str, now: datetime, limit: int) -> list[str]:
         """Ids of waiting jobs that are due, oldest first."""
         query = {"state": State.WAITING, "priority": priority, "tenant": tenant, "due_at": {"$lte": now}}
-        found = await self.find(query, {"_id": 1}, sort=[("due_at", 1)], limit=limit, hint="due")
+        found = await self.find(query, {"_id": 1}, sort=[("due_at", 1)], limit=limit, hint="waiting")
         return [document["_id"] for document in found]
 
     async def take(self, ids: Sequence[str], token: str, now: datetime) -> list[Claim]:

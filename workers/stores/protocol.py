@@ -189,10 +189,11 @@ class Lease:
 
 
 class Backlog(NamedTuple):
-    """What waits in one priority: how many documents, and when the first of them is, or was, due."""
+    """What waits in one priority: how many documents, when the first of them is, or was, due, and how large their payloads are."""
 
     documents: int = 0
     due_at: datetime | None = None
+    bytes: int = 0
 
 
 class Store(Protocol):

@@ -24,7 +24,7 @@ from workers.engine.health_server import serving
 from workers.engine.intake import Intake
 from workers.engine.leases import Leases
 from workers.engine.loop_lag import LoopLag
-from workers.engine.reader import Consumer, Reader
+from workers.engine.reader import Consumer, Poll, Reader
 from workers.stores.memory import MemoryDatabase, MemoryStore
 
 SESSION_S = 9.0
@@ -45,7 +45,8 @@ class _Worker:
         failpoints = Failpoints("", Events("test"))
         intake = cast("Intake", None)
         self.readers = [
-            Reader(name, intake, cluster="c", records=1, failpoints=failpoints) for name in ("interactive", "normal")
+            Reader(name, intake, cluster="c", poll=Poll(1, 1), failpoints=failpoints)
+            for name in ("interactive", "normal")
         ]
         self.lag = LoopLag(lambda: self.now)
         self.health = Health(

@@ -161,3 +161,14 @@ async def test_a_noisy_tenant_leaves_room_for_others_and_its_jobs_stay_in_their_
     ]
     assert worker.hands.ready.is_behind("normal", "noisy")
     assert not worker.hands.ready.is_behind("normal", "quiet")
+
+
+async def test_what_would_not_fit_by_its_size_waits_in_the_store() -> None:
+    worker = _Worker(worker={"payload_mb": 2})
+    await worker.hands.leases.start({})
+    text = "x" * 700_000
+    for offset in range(4):
+        await worker.read(offset, id=str(offset), body={**BODY, "messages": [{"role": "user", "content": text}]})
+    states = {job["job_id"]: job.get("why_waiting") for job in worker.store.database.jobs.values()}
+    assert states == {"0": None, "1": None, "2": "queued", "3": "queued"}
+    assert worker.hands.ready.room_bytes() < 700_000

@@ -1,6 +1,7 @@
 """What a worker says of everything that waits: in the log, in documents, and ready in its own hands."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -8,12 +9,12 @@ import pytest
 
 from broker.events import Events
 from broker.settings import Settings
-from tests.builders import a_claim
+from tests.builders import a_claim, some_settings
 from tests.virtual_time import VirtualLoop
 from workers.engine.failpoints import Failpoints
 from workers.engine.intake import Intake
 from workers.engine.pressure import LOOK_S, Pressure
-from workers.engine.reader import Reader
+from workers.engine.reader import Poll, Reader
 from workers.engine.ready import ReadyQueue
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.protocol import Address, NewJob
@@ -61,7 +62,7 @@ def looked(ready: ReadyQueue, *jobs: NewJob, lose: bool = False) -> Any:  # noqa
 def _readers(settings: Settings) -> Sequence[Reader]:
     failpoints = Failpoints("", Events("test"))
     names = [priority.name for priority in settings.priorities]
-    return [Reader(name, cast("Intake", None), cluster="", records=1, failpoints=failpoints) for name in names]
+    return [Reader(name, cast("Intake", None), cluster="", poll=Poll(1, 1), failpoints=failpoints) for name in names]
 
 
 def test_where_nothing_waits_there_is_no_backlog() -> None:
@@ -88,3 +89,48 @@ def test_a_database_that_does_not_answer_leaves_what_was_known() -> None:
     gauges = looked(ReadyQueue(Settings()), waiting_since(30), lose=True)
     assert gauges["interactive"] == (0, 0.0)  # it was the first to be asked
     assert gauges["normal"][0] == 1
+
+
+class _Partitions:
+    """A consumer of two partitions."""
+
+    def __init__(self) -> None:
+        self.stopped: set[int] = set()
+
+    def assignment(self) -> set[int]:
+        return {0, 1}
+
+    def paused(self) -> set[int]:
+        return self.stopped
+
+    def pause(self, *partitions: int) -> None:
+        self.stopped |= set(partitions)
+
+    def resume(self, *partitions: int) -> None:
+        self.stopped -= set(partitions)
+
+
+@pytest.mark.parametrize("limit", [{"waiting_documents": 20}, {"waiting_mb": 8}])
+def test_partitions_pause_at_a_limit_of_number_or_size_and_go_on_when_a_tenth_has_gone(limit: dict[str, int]) -> None:
+    settings = some_settings(worker=limit)
+    store = MemoryStore(MemoryDatabase(), "us")
+    [reader] = [reader for reader in _readers(settings) if reader.priority == "normal"]
+    consumer = _Partitions()
+    reader._consumer = cast("Any", consumer)
+    pressure = Pressure(settings, store, [reader], ReadyQueue(settings))
+    jobs = [replace(waiting_since(1, str(number)), payload=b"x" * 400_000) for number in range(20)]
+    paused = []
+    loop = VirtualLoop()
+    try:
+        loop.create_task(pressure.run())
+        loop.run_until_complete(store.insert(jobs[:19]))
+        for change in (None, "insert", "one goes", "another goes", "a third goes"):
+            if change == "insert":
+                loop.run_until_complete(store.insert(jobs[19:]))
+            elif change is not None:
+                store.database.jobs.popitem()
+            loop.pass_time(LOOK_S)
+            paused.append(len(consumer.stopped))
+    finally:
+        loop.end()
+    assert paused == [0, 2, 2, 2, 0]

@@ -1,5 +1,6 @@
 """What may start here: estimates, deadlines, room, and who is told."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -219,3 +220,36 @@ def test_the_age_of_the_next_job_is_told() -> None:
     ready.accept(claim("a"))
     assert ready.oldest_s("normal", NOW + timedelta(seconds=12)) == 12
     assert ready.oldest_s("batch", NOW) == 0
+
+
+def large(name: str, size: int = 400_000) -> Claim:
+    return replace(claim(name), payload=claim(name).payload.ljust(size))
+
+
+def test_room_ends_where_payloads_fill_it_and_begins_where_a_job_is_done_with() -> None:
+    ready = queue(payload_mb=2)
+    for number in range(5):
+        ready.accept(large(str(number)))
+    assert (ready.room(), ready.room_bytes()) == (0, 0)
+    running = [ready.pop() for _ in range(2)]
+    assert ready.room() == 0  # they run here
+    for one in running:
+        assert one is not None
+        ready.leave(one)
+        ready.leave(one)
+    assert (ready.room(), ready.room_bytes()) == (1, 800_000)
+    ready.withdraw(lambda _: True)
+    assert ready.room_bytes() == 2_000_000
+
+
+def test_how_many_fit_follows_the_sizes_that_come() -> None:
+    ready = queue(payload_mb=2, ready=4_000)
+    assert ready.room() == 4  # nothing is known yet
+    for number in range(100):
+        ready.accept(claim(str(number)))
+    assert ready.room() > 1_000
+    for one in iter(ready.pop, None):
+        ready.leave(one)
+    for number in range(4):
+        ready.accept(large(str(number)))
+    assert ready.room() < 10
