@@ -31,9 +31,12 @@ async def opened(settings: Settings) -> AsyncIterator[mongo.Database]:
         await mongo.close(client)
 
 
-async def aggregate(database: mongo.Database, collection: str, pipeline: Sequence[Document]) -> AsyncIterator[Document]:
-    """The documents of an aggregation, one by one."""
-    async for document in await database[collection].aggregate(list(pipeline), allowDiskUse=True):
+async def aggregate(
+    database: mongo.Database, collection: str, pipeline: Sequence[Document], *, hint: str | None = None
+) -> AsyncIterator[Document]:
+    """The documents of an aggregation, one by one; `hint` names its index."""
+    options: dict[str, Any] = {"hint": hint} if hint else {}
+    async for document in await database[collection].aggregate(list(pipeline), allowDiskUse=True, **options):
         yield document
 
 

@@ -88,7 +88,8 @@ def input_line(document: Mapping[str, Any]) -> bytes | None:
     """The line that the job came from, ready to be submitted again; None where its payload is not kept.
 
     A job with an id of its own gets the next one (`inv-7` becomes `inv-7~2`), because the same id again would be the same job. An id that was
-    made of the batch is left out, so that it is made anew of the next batch; a line of OpenAI's is again what it was.
+    made of the batch is left out, so that it is made anew of the next batch; a line of OpenAI's is again what it was. None names its batch: what
+    is submitted again is a batch of its own, because the old one may be sealed, with a total that more jobs would contradict.
     """
     payload = document.get("payload")
     if payload is None:
@@ -100,9 +101,10 @@ def input_line(document: Mapping[str, Any]) -> bytes | None:
         return orjson.dumps({CUSTOM_ID: own, "method": "POST", "url": URL_OF_OPERATION[operation], "body": job["body"]})
     batch, job_id = document.get("batch_id"), str(document["job_id"])
     if batch and re.fullmatch(re.escape(batch) + r"/\d+", job_id):
-        job = {name: value for name, value in job.items() if name not in {"id", "batch_id"}}
+        job.pop("id", None)
     else:
-        job = {**job, "id": next_id(job_id)}
+        job["id"] = next_id(job_id)
+    job.pop("batch_id", None)
     job.pop("deadline", None)  # it has passed, or will have: the new submission gets one of its own
     return orjson.dumps(job)
 

@@ -105,6 +105,15 @@ def finished(statuses: Sequence[str], tenant: str | None, batch: str | None) -> 
     return match
 
 
+def in_order(keys: Sequence[str], match: Mapping[str, Any], projection: Mapping[str, Any]) -> list[Document]:
+    """Those of these documents that are as `match` says, in the order of their keys."""
+    return [
+        {"$match": {**match, "_id": {"$in": list(keys)}}},
+        {"$project": {**projection, "place": {"$indexOfArray": [list(keys), "$_id"]}}},
+        {"$sort": {"place": 1}},
+    ]
+
+
 def batch_counts(batches: Iterable[tuple[str, str]]) -> list[Document]:
     """How many jobs of these (tenant, batch) are in which state; answered from the index alone."""
     keys = [f"{tenant}/{batch}" for tenant, batch in batches]
@@ -119,6 +128,23 @@ def batch_codes(batches: Iterable[tuple[str, str]]) -> list[Document]:
         {"$match": {"batch": {"$in": keys}, "state": {"$in": unhappy}}},
         {"$group": {"_id": {"state": "$state", "code": "$result.code"}, "jobs": {"$sum": 1}}},
         {"$sort": {"jobs": -1, "_id": 1}},
+    ]
+
+
+def batch_costs(batches: Iterable[tuple[str, str]]) -> list[Document]:
+    """What was billed for each batch of these tenants, in dollars; `batch_cost` answers it alone, others' batches of a like name among it."""
+    keys = list(batches)
+    tenants, ids = {tenant for tenant, _ in keys}, {batch for _, batch in keys}
+    return [
+        # the type says to the planner that the index, which holds only texts, will do
+        {
+            "$match": {
+                "batch_id": {"$in": sorted(ids), "$type": "string"},
+                "tenant": {"$in": sorted(tenants)},
+                "billed": True,
+            }
+        },
+        {"$group": {"_id": {"tenant": "$tenant", "batch_id": "$batch_id"}, "usd": {"$sum": "$cost_usd"}}},
     ]
 
 

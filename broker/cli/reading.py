@@ -10,9 +10,9 @@ import orjson
 from rich.progress import Progress, TaskID
 
 from broker.cli import files, screen
+from broker.cli.arrived import Arrived, Ends
 from broker.cli.lines import JobLine, RefusedLine, Terms, read_line, too_long
 from broker.cli.seen import Seen
-from broker.cli.upload import Ends
 from schemas.codes import Code
 
 _LISTED = 50
@@ -28,20 +28,24 @@ class Reading:
     bars: Progress
     as_json: bool = field(kw_only=True)
     accepted: int = 0
+    arrived_before: int = 0
     refused: int = 0
     batches: dict[tuple[str, str], int] = field(default_factory=dict)
     """How many jobs there are of each (tenant, batch)."""
     _seen: Seen = field(default_factory=Seen)
 
-    def jobs(self) -> Iterator[bytes]:
-        """The records of the lines that can be sent."""
+    def jobs(self, arrived: Arrived | None = None) -> Iterator[bytes]:
+        """The records of the lines that can be sent and have not arrived."""
         now = datetime.now(UTC)
         with self._bar() as (bar, tell):
             for line in files.lines(self.file):
                 made = self._read(line, now)
                 if isinstance(made, JobLine):
                     self._count(made)
-                    yield orjson.dumps(made.job)
+                    if arrived is not None and arrived.holds(made):
+                        self.arrived_before += 1
+                    else:
+                        yield orjson.dumps(made.job)
                 else:
                     self._list(made)
                 if line.number % _PROGRESS_LINES == 0:
@@ -58,13 +62,15 @@ class Reading:
         batch = self.terms.batch
         if self.as_json:
             event = "submitted" if sent else "checked"
-            screen.write_json({"event": event, "batch_id": batch, "jobs": self.accepted, "refused": self.refused})
+            counts = {"jobs": self.accepted, "refused": self.refused, "arrived_before": self.arrived_before}
+            screen.write_json({"event": event, "batch_id": batch, **counts})
             return
         if self.refused > _LISTED:
             screen.say(f"and {self.refused - _LISTED:,} more refused lines; --json lists all")
         what = "sent" if sent else "could be sent"
         refused = f", {self.refused:,} lines refused" if self.refused else ""
-        screen.write_text(f"{self.accepted:,} jobs {what} as batch {batch}{refused}")
+        before = f", {self.arrived_before:,} of them had arrived before" if self.arrived_before else ""
+        screen.write_text(f"{self.accepted:,} jobs {what} as batch {batch}{before}{refused}")
 
     def _read(self, line: files.Line, now: datetime) -> JobLine | RefusedLine:
         if line.text is None:

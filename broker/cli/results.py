@@ -5,15 +5,17 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from broker import mongo
-from broker.cli import database, queries, screen
+from broker.cli import database, files, ordered, queries, screen
 from broker.cli.formats import Format, blank_mark, input_line, result_line
 from broker.cli.invocation import DataOption, Invocation, TenantOption
+from broker.cli.lines import Terms
 from broker.errors import UsageError
 from broker.settings import Settings
 
@@ -28,6 +30,24 @@ _WRITTEN = {
     "row.request_id": 1,
 }
 
+_Ordered = Annotated[
+    str | None,
+    typer.Option(
+        "--ordered", metavar="FILE", help="Those of this file's jobs, in the order of its lines, as it was submitted."
+    ),
+]
+_AsInput = Annotated[
+    bool, typer.Option("--as-input", help="Write the lines that the jobs came from, ready to be submitted again.")
+]
+_Format = Annotated[
+    Format,
+    typer.Option("--format", help="auto: OpenAI's batch output for what was a line of OpenAI's, else our results."),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write to this file, which appears when it is whole."),
+]
+
 
 def results(  # noqa: PLR0913 each is an option of the command
     context: typer.Context,
@@ -41,39 +61,54 @@ def results(  # noqa: PLR0913 each is an option of the command
             metavar="NAMES", help=f"Only jobs that ended so, with commas between: {', '.join(queries.TERMINAL)}."
         ),
     ] = "",
-    as_input: Annotated[
-        bool, typer.Option("--as-input", help="Write the lines that the jobs came from, ready to be submitted again.")
-    ] = False,
-    output_format: Annotated[
-        Format,
-        typer.Option("--format", help="auto: OpenAI's batch output for what was a line of OpenAI's, else our results."),
-    ] = Format.AUTO,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write to this file, which appears when it is whole."),
-    ] = None,
+    in_order_of: _Ordered = None,
+    as_input: _AsInput = False,
+    output_format: _Format = Format.AUTO,
+    output: _Output = None,
     as_json: Annotated[bool, typer.Option("--json", help="Nothing changes: results always are lines of JSON.")] = False,
     data: DataOption = None,
 ) -> None:
     """Write the results of finished jobs as lines of JSON.
 
-    Without --batch and --job: all that are kept. With --as-input: the lines of those jobs that did not succeed (of the others none is kept), so
-    that `aibroker results --batch B --as-input -o again.jsonl` and `aibroker submit again.jsonl` run them once more.
+    Without --batch, --job and --ordered: all that are kept. With --ordered, --batch is needed only if the file was submitted with one, and so is
+    --tenant. With --as-input: the lines of those jobs that did not succeed (of the others none is kept), so that
+    `aibroker results --batch B --as-input -o again.jsonl` and `aibroker submit again.jsonl` run them once more, as new jobs of a new batch;
+    `aibroker rerun` runs the same jobs again.
     """
     del as_json
     invocation: Invocation = context.obj
-    if batch is not None and job is not None:
-        raise UsageError("give --batch or --job, not both")
+    if (batch is not None or in_order_of is not None) and job is not None:
+        raise UsageError("give --job, or --batch and --ordered, not both")
     statuses = queries.names(status)
     wanted = {"_id": f"{tenant or 'default'}/{job}"} if job is not None else queries.finished(statuses, tenant, batch)
     settings = invocation.settings(data)
-    with _written(output) as file:
-        write = _Lines(file, _again(batch) if as_input else _as_result(output_format))
-        asyncio.run(_write(settings, wanted, write, payload=as_input))
+    with _order(in_order_of, batch, tenant or "default") as (own_batch, keys), _written(output) as file:
+        write = _Lines(file, _again(own_batch) if as_input else _as_result(output_format))
+        asyncio.run(_write(settings, _Wanted(wanted, keys, payload=as_input), write))
     if output is not None or as_input:
         screen.say(write.summary(output))
     if as_input and write.lines:
         screen.say(_how_to_submit(output, tenant))
+
+
+@dataclass(slots=True, frozen=True)
+class _Wanted:
+    """What documents must be like, which ones in which order if not all in any, and whether their payload is needed."""
+
+    match: dict[str, Any]
+    keys: Iterator[str] | None
+    payload: bool = field(kw_only=True)
+
+
+@contextlib.contextmanager
+def _order(file: str | None, batch: str | None, tenant: str) -> Iterator[tuple[str | None, Iterator[str] | None]]:
+    """The batch of a file and the keys of its jobs in its order; without a file the batch that was given, and no keys."""
+    if file is None:
+        yield batch, None
+        return
+    with files.opened(file, sys.stdin.buffer) as opened:
+        terms = Terms(batch or files.fingerprint(opened), tenant)
+        yield terms.batch, ordered.keys(opened, terms)
 
 
 class _Lines:
@@ -126,19 +161,21 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
-async def _write(settings: Settings, wanted: dict[str, Any], write: _Lines, *, payload: bool) -> None:
+async def _write(settings: Settings, wanted: _Wanted, write: _Lines) -> None:
     async with database.opened(settings) as opened:
-        async for document in _documents(opened, wanted, payload=payload):
+        async for document in _documents(opened, wanted):
             write.write(document)
-        if "_id" in wanted and not write.lines + write.left_out:
-            raise UsageError(await _why_not(opened, wanted["_id"]))
+        if "_id" in wanted.match and not write.lines + write.left_out:
+            raise UsageError(await _why_not(opened, wanted.match["_id"]))
 
 
-async def _documents(opened: mongo.Database, wanted: dict[str, Any], *, payload: bool) -> AsyncIterator[dict[str, Any]]:
-    projection = {**_WRITTEN, "payload": 1} if payload else _WRITTEN
-    match = wanted if "state" in wanted else {**wanted, "state": {"$in": list(queries.TERMINAL)}}
-    async for document in database.aggregate(opened, "jobs", [{"$match": match}, {"$project": projection}]):
-        yield document
+def _documents(opened: mongo.Database, wanted: _Wanted) -> AsyncIterator[dict[str, Any]]:
+    projection = {**_WRITTEN, "payload": 1} if wanted.payload else _WRITTEN
+    match = {"state": {"$in": list(queries.TERMINAL)}, **wanted.match}
+    if wanted.keys is not None:
+        # the keys are all that is needed of tenant and batch, whose index would only be in the way
+        return ordered.documents(opened, wanted.keys, {"state": match["state"]}, projection)
+    return database.aggregate(opened, "jobs", [{"$match": match}, {"$project": projection}])
 
 
 async def _why_not(opened: mongo.Database, key: str) -> str:

@@ -16,7 +16,7 @@ class Seen:
 
     def add(self, key: str) -> bool:
         """Whether the key is new; a false alarm has a chance below one in ten million for a file of a million."""
-        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") or 1
+        number = _number(key)
         place = self._place(number)
         if self._slots[place] == number:
             return False
@@ -28,6 +28,11 @@ class Seen:
         self._slots[place] = number
         self._used += 1
         return True
+
+    def holds(self, key: str) -> bool:
+        """Whether the key was added."""
+        number = _number(key)
+        return self._slots[self._place(number)] == number
 
     def _place(self, number: int) -> int:
         """The slot that holds the number, or the free one where it would be."""
@@ -43,3 +48,7 @@ class Seen:
         for number in old:
             if number:
                 self._slots[self._place(number)] = number
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") or 1

@@ -9,6 +9,7 @@ import typer
 
 from broker import kafka, mongo
 from broker.cli import database, queries, screen, waits
+from broker.cli.follow import follow_batch
 from broker.cli.formats import meaning
 from broker.cli.invocation import DataOption, Invocation, JsonOption, TenantOption
 from broker.errors import UsageError
@@ -27,6 +28,12 @@ def status(
     job: Annotated[str | None, typer.Argument(metavar="[ID]", help="The job's id.")] = None,
     batch: Annotated[str | None, typer.Option(metavar="ID", help="Count the jobs of this batch instead.")] = None,
     tenant: TenantOption = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Stay until all jobs of the batch have ended; the exit code is 1 if some did not succeed."
+        ),
+    ] = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,8 +45,13 @@ def status(
     invocation: Invocation = context.obj
     if job is not None and batch is not None:
         raise UsageError("say which: `aibroker status ID` for a job, `aibroker status --batch ID` for a batch")
+    if follow and batch is None:
+        raise UsageError("say which batch to follow: `aibroker status --batch ID --follow`")
     settings = invocation.settings(data)
     owner = tenant or "default"
+    if follow and batch is not None:
+        _follow(settings, owner, batch, as_json=as_json)
+        return
     if job is None and batch is None:
         _overview(settings, as_json=as_json)
         return
@@ -63,6 +75,13 @@ async def _found(settings: Settings, tenant: str, job: str | None, batch: str | 
             f"the tenant {tenant} has no job {job}: all that was sent has been read, so it was never sent, or its time of keeping is over"
         )
     return not_seen(f"{tenant}/{job}", found, unread)
+
+
+def _follow(settings: Settings, tenant: str, batch: str, *, as_json: bool) -> None:
+    followed = asyncio.run(follow_batch(settings, tenant, batch))
+    followed.report(as_json=as_json)
+    if not followed.all_succeeded:
+        raise typer.Exit(1)
 
 
 def _overview(settings: Settings, *, as_json: bool) -> None:

@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from broker.cli import files, screen
+from broker.cli.arrived import Ends, Note
 from broker.cli.durations import duration, rfc3339
 from broker.cli.follow import follow
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.lines import Terms
 from broker.cli.reading import Reading
-from broker.cli.upload import Ends, Upload
+from broker.cli.upload import Upload
 from broker.errors import UsageError
 from broker.settings import Settings
 
@@ -58,19 +59,21 @@ def submit(  # noqa: PLR0913 each is an option of the command
 
     {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
 
-    A file can be sent again at any time: its jobs have the same ids, so none runs twice. Lines that cannot be sent are listed with their number
-    and do not stop the others; if there were any, the exit code is 1.
+    A file can be sent again at any time: its jobs have the same ids, so none runs twice. Where this was killed, the next run sends only what has
+    not arrived: FILE.sent, which is removed at the end, says from where on to look for the jobs in Kafka. Lines that cannot be sent are listed
+    with their number and do not stop the others; if there were any, the exit code is 1.
     """
     invocation: Invocation = context.obj
     deadline = rfc3339(datetime.now(UTC) + duration(ttl)) if ttl else None
     settings = None if check else invocation.settings(data)
     chosen = _priority(settings, priority) if settings else ""
+    note = Note.beside(file)
     with files.opened(file, sys.stdin.buffer) as opened, screen.progress() as bars:
         terms = Terms(batch or files.fingerprint(opened), tenant, deadline)
         reading = Reading(opened, terms, bars, as_json=as_json)
         with _if_interrupted("not all of it was sent; send it again when you like, no job runs twice"):
             seal = follow_it and batch is None
-            ends = asyncio.run(_send(settings, chosen, reading, seal=seal)) if settings else reading.checked()
+            ends = asyncio.run(_send(settings, chosen, reading, note, seal=seal)) if settings else reading.checked()
     reading.report(sent=not check)
     all_well = not reading.refused
     if settings and ends and follow_it:
@@ -78,6 +81,8 @@ def submit(  # noqa: PLR0913 each is an option of the command
             followed = asyncio.run(follow(settings, chosen, ends, reading.batches, theirs_alone=batch is None))
         followed.report(as_json=as_json)
         all_well = all_well and followed.all_succeeded
+    if settings:
+        note.remove()
     if not all_well:
         raise typer.Exit(1)
 
@@ -98,10 +103,11 @@ def _priority(settings: Settings, wanted: str | None) -> str:
     return wanted or names[-1]
 
 
-async def _send(settings: Settings, priority: str, reading: Reading, *, seal: bool) -> Ends:
-    """Send what can be sent, and say that the file's own batch is complete: of others nobody knows; return where the topic ends then."""
+async def _send(settings: Settings, priority: str, reading: Reading, note: Note, *, seal: bool) -> Ends:
+    """Send what has not arrived, and say that the file's own batch is complete: of others nobody knows; return where the topic ends then."""
     async with Upload.to(settings, priority) as upload:
-        await upload.send(reading.jobs())
+        arrived = await note.resume(settings, upload.ends)
+        await upload.send(reading.jobs(arrived))
         for (tenant, batch_id), total in reading.batches.items():
             if seal and batch_id == reading.terms.batch:
                 await upload.seal(tenant, batch_id, total)

@@ -1,22 +1,20 @@
 """Sends the records of a file to its priority's topic in constant memory, spread over all partitions."""
 
-import random
+import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from broker import kafka
+from broker.cli.arrived import Ends
 from broker.client.submission import Flow, acknowledged
 from broker.control import control_record
 from broker.errors import TopicMissing
 from broker.lanes import Record
 from broker.sending import Sending
 from broker.settings import Settings
-
-Ends = Mapping[kafka.TopicPartition, int]
-"""Where topics end: the offset of the next record of each partition."""
 
 _RUN = 250  # records that go to one partition before the next has its turn
 _ROOM_BYTES = 8_000_000
@@ -32,7 +30,7 @@ class Upload:
         self._sending = sending
         self._topic = settings.topic(f"jobs.{priority}")
         self._partitions = partitions
-        self._sent = random.randrange(partitions) * _RUN  # noqa: S311 spreads load, keeps no secret
+        self._sent = secrets.randbelow(partitions) * _RUN  # spreads load where many send short files
 
     @classmethod
     @asynccontextmanager

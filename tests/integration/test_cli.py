@@ -145,7 +145,7 @@ def test_a_file_of_both_kinds_is_sent_and_named_by_its_hash(
     assert run(["submit", str(path), "--tenant", "acme", "--ttl", "1h", "--json"], environment) == 1
     refused, summary = map(json.loads, capfdbinary.readouterr().out.splitlines())
     assert (refused["line"], refused["code"]) == (3, "unknown_field")
-    assert summary == {"event": "submitted", "batch_id": batch, "jobs": 2, "refused": 1}
+    assert summary == {"event": "submitted", "batch_id": batch, "jobs": 2, "refused": 1, "arrived_before": 0}
     sent = {record["id"]: record for record in records(deployment, "jobs.batch")}
     assert sent.keys() == {f"{batch}/request-1", f"{batch}/2"}
     assert sent[f"{batch}/request-1"]["metadata"] == {"custom_id": "request-1"}

@@ -112,7 +112,13 @@ def test_a_made_id_is_left_out_of_the_line_to_submit_again() -> None:
 def test_an_id_of_its_own_is_followed_by_the_next_one() -> None:
     line = input_line(document(submitted({"id": "inv-7", "body": BODY})))
     assert line is not None
-    assert orjson.loads(line)["id"] == "inv-7~2"
+    assert orjson.loads(line) == {"id": "inv-7~2", "tenant": "acme", "body": BODY}
+
+
+def test_a_line_to_submit_again_leaves_the_old_batch() -> None:
+    line = input_line(document(submitted({"id": "inv-7", "batch_id": "nightly", "body": BODY})))
+    assert line is not None
+    assert "batch_id" not in orjson.loads(line)
 
 
 def test_next_ids_count_on_and_stay_within_the_limit() -> None:

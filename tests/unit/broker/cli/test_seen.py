@@ -9,3 +9,11 @@ def test_an_id_is_new_once_however_many_there_are() -> None:
     assert all(seen.add(each) for each in ids)
     assert not any(seen.add(each) for each in ids)
     assert seen.add("another")
+
+
+def test_what_was_added_is_held_and_nothing_else() -> None:
+    seen = Seen()
+    assert not seen.holds("a")
+    seen.add("a")
+    assert seen.holds("a")
+    assert not seen.holds("b")
