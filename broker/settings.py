@@ -103,6 +103,13 @@ class Price(Section):
     cache_creation: Usd | None = None
 
 
+class Estimates(Section):
+    """How a job's output is estimated before its call: a percentile of what answers of its tenant, model and tag had."""
+
+    percentile: Annotated[int, Field(ge=1, le=100)] = 90
+    tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+
+
 class Guards(Section):
     """What the guards do with what they find: allow it, flag it, redact it, or block the job."""
 
@@ -156,6 +163,7 @@ class Settings(Section):
     routes: dict[str, tuple[RouteTarget, ...]] = Field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
     limits: tuple[Limit, ...] = ()
+    estimates: Estimates = Estimates()
     prices: tuple[Price, ...] = ()
     guards: Guards = Guards()
     telemetry: Telemetry = Telemetry()
@@ -271,7 +279,13 @@ def _place(variable: str) -> Place | None:
     raise SettingsError(f"{variable}: there is no such setting; deploy/settings.yaml lists all")
 
 
-_SECTIONS: dict[str, type[Section]] = {"worker": Worker, "guards": Guards, "telemetry": Telemetry, "health": Health}
+_SECTIONS: dict[str, type[Section]] = {
+    "worker": Worker,
+    "estimates": Estimates,
+    "guards": Guards,
+    "telemetry": Telemetry,
+    "health": Health,
+}
 
 
 def _sentences(

@@ -4,6 +4,7 @@ Sums are kept here in plain dictionaries and handed over at each export, because
 A span is made only for a job whose `traceparent` says sampled, or for the share of the others that the settings ask for.
 
 Instruments: `aibroker.backlog`, `aibroker.oldest_wait`, `aibroker.loop_lag`, `aibroker.outcomes`, `aibroker.tokens`, `aibroker.cost`,
+`aibroker.estimate_error` (tokens that answers had above what was held for them, and below it),
 `aibroker.calls` (by the bucket of their duration: the attribute `le` is its upper bound in seconds, and each call counts in one bucket only).
 """
 
@@ -72,6 +73,7 @@ class Telemetry:
         self._outcomes: dict[tuple[str, str], int] = defaultdict(int)
         self._calls: dict[tuple[str, str, str, int], int] = defaultdict(int)
         self._tokens: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._errors: dict[tuple[str, str, str], int] = defaultdict(int)
         self._cost: dict[str, float] = defaultdict(float)
         self._gauges: Callable[[], Mapping[str, tuple[int, float]]] = dict
         self._loop_lag: Callable[[], float] = float
@@ -96,6 +98,10 @@ class Telemetry:
         self._tokens[provider, model, "input"] += input_tokens
         self._tokens[provider, model, "output"] += output_tokens
         self._cost[tenant] += usd
+
+    def estimated(self, provider: str, model: str, error: int) -> None:
+        """An answer had so many tokens more than were held for it; less where it is below zero."""
+        self._errors[provider, model, "above" if error > 0 else "below"] += abs(error)
 
     def watch(self, gauges: Callable[[], Mapping[str, tuple[int, float]]], loop_lag: Callable[[], float]) -> None:
         """Set where backlog and oldest wait (seconds) of each priority come from, and the event loop's lag (seconds)."""
@@ -147,6 +153,9 @@ class Telemetry:
         )
         meter.create_observable_counter("aibroker.outcomes", [self._seen_outcomes], "{job}", "Jobs by their outcome")
         meter.create_observable_counter("aibroker.tokens", [self._seen_tokens], "{token}", "Tokens by direction")
+        meter.create_observable_counter(
+            "aibroker.estimate_error", [self._seen_errors], "{token}", "Tokens of answers above or below what was held"
+        )
         meter.create_observable_counter("aibroker.cost", [self._seen_cost], "{USD}", "Dollars by tenant, inexact")
         meter.create_observable_counter(
             "aibroker.calls", [self._seen_calls], "{call}", "Calls that took up to `le` seconds"
@@ -186,6 +195,12 @@ class Telemetry:
         return [
             Observation(n, {"gen_ai.provider.name": provider, "gen_ai.request.model": model, "gen_ai.token.type": kind})
             for (provider, model, kind), n in self._tokens.items()
+        ]
+
+    def _seen_errors(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(n, {"gen_ai.provider.name": provider, "gen_ai.request.model": model, "direction": direction})
+            for (provider, model, direction), n in self._errors.items()
         ]
 
     def _seen_cost(self, _: CallbackOptions) -> Iterable[Observation]:

@@ -14,6 +14,7 @@ from broker.codec import parse
 from broker.errors import AibrokerError
 from broker.events import Events
 from broker.lanes import Record
+from broker.outputs import Outputs
 from broker.prices import Prices
 from broker.sending import Sending
 from broker.settings import Settings
@@ -240,6 +241,8 @@ class Bench:
             transport=self.transport,
             gates=self.gates,
             ratios=Ratios(),
+            outputs=Outputs(),
+            estimates=self.settings.estimates,
             telemetry=Telemetry(self.settings.telemetry, "us", Random(self.seed)),
             failpoints=failpoints,
             release=self.released.append,

@@ -6,6 +6,7 @@ from random import Random
 
 from broker import kafka, mongo, topics
 from broker.events import Events
+from broker.outputs import Outputs
 from broker.prices import Prices
 from broker.sending import Sending
 from broker.settings import Settings, effective
@@ -156,6 +157,8 @@ def _caller(  # noqa: PLR0917 what the stage that spends money depends on
         transport=TRANSPORTS[settings.transport](),
         gates=Gates(Random()),  # noqa: S311 jitter is no secret
         ratios=Ratios(),
+        outputs=Outputs(),
+        estimates=settings.estimates,
         telemetry=around.telemetry,
         failpoints=failpoints,
         release=lambda key: publisher.start(_released(store, key)),

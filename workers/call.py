@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.events import Events
+from broker.outputs import Outputs
+from broker.settings import Estimates
 from broker.telemetry import Telemetry
 from broker.tokens import Ratios
 from schemas.codes import Code
@@ -16,7 +18,7 @@ from workers.engine.failpoints import Failpoints
 from workers.engine.leases import Leases
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
-from workers.engine.ready import estimated_output
+from workers.engine.ready import WITHOUT_OUTPUT, estimated_output
 from workers.gates import Gates
 from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expired
 from workers.providers.errors import failure_without_reply
@@ -54,6 +56,8 @@ class Caller:
     transport: Transport
     gates: Gates
     ratios: Ratios
+    outputs: Outputs
+    estimates: Estimates
     telemetry: Telemetry
     failpoints: Failpoints
     release: Callable[[str], None]
@@ -78,8 +82,12 @@ class Caller:
     def estimate(self, running: Running, target: Target) -> Tokens:
         """What the job will probably use: learned input, and output up to what it asks for."""
         claim = running.ready.claim
-        output = estimated_output(running.operation, running.job.body)
+        learned = self.outputs.estimate(claim.tenant, target.model, self._tag(running), self.estimates.percentile)
+        output = estimated_output(running.operation, running.job.body, learned)
         return Tokens(self.ratios.estimate(target.model, claim.tenant, len(claim.payload)), 0, 0, output)
+
+    def _tag(self, running: Running) -> str:
+        return running.job.tags.get(self.estimates.tag, "") if self.estimates.tag is not None else ""
 
     # -- before a call ------------------------------------------------------------------------------------------------
     async def _open_target(self, running: Running, targets: Sequence[Target]) -> Target:
@@ -186,8 +194,8 @@ class Caller:
         estimated = tokens is None
         if tokens is None:
             tokens = self.estimate(running, target)
-        elif not tokens.cache_read_input_tokens:
-            self.ratios.learn(target.model, claim.tenant, len(claim.payload), tokens.input_tokens)
+        else:
+            self._learn(running, target, tokens)
         cost = target.price.amount(tokens)
         usd = target.price.dollars(cost)
         milliseconds = round(seconds * 1000)
@@ -202,6 +210,15 @@ class Caller:
             usd=float(usd),
         )
         return Answered(answer, row, tokens.input_tokens + tokens.output_tokens, usd)
+
+    def _learn(self, running: Running, target: Target, tokens: Tokens) -> None:
+        claim = running.ready.claim
+        if not tokens.cache_read_input_tokens:
+            self.ratios.learn(target.model, claim.tenant, len(claim.payload), tokens.input_tokens)
+        if running.operation not in WITHOUT_OUTPUT:
+            self.outputs.learn(claim.tenant, target.model, self._tag(running), tokens.output_tokens)
+        error = tokens.input_tokens + tokens.output_tokens - running.held_tokens
+        self.telemetry.estimated(target.provider, target.model, error)
 
     async def _failed(self, running: Running, target: Target, failure: Failure) -> None:
         """Back where another call may be tried at once; else the job ends or waits."""

@@ -24,6 +24,7 @@ class Running:
     job: Job
     operation: str  # as plain text: an enum's value costs a look-up each time
     attempts: int  # those that count: failed and unknown ones of this generation
+    held_tokens: int = 0  # the estimate for which budget is reserved
     calls: int = 0  # made under this fence
     sent: bool = False  # a call of it is open, or nobody knows what became of one
     provider_ms: int = 0

@@ -78,10 +78,11 @@ class Pipeline:
         estimate = self.caller.estimate(running, target)
         self.router.check_cost(running.job, target, estimate.input_tokens)
         claim, job, now = running.ready.claim, running.job, datetime.now(UTC)
+        running.held_tokens = estimate.input_tokens + estimate.output_tokens
         need = Need(
             claim.tenant,
             job.model,
-            estimate.input_tokens + estimate.output_tokens,
+            running.held_tokens,
             target.price.cost(estimate),
             claim.priority,
             claim.batch_id,

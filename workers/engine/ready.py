@@ -173,11 +173,12 @@ def output_limit(body: Mapping[str, object]) -> int | None:
     return None
 
 
-def estimated_output(operation: str, body: Mapping[str, object]) -> int:
+def estimated_output(operation: str, body: Mapping[str, object], learned: int | None = None) -> int:
     """The output tokens that a job will probably use."""
     if operation in WITHOUT_OUTPUT:
         return 0
-    return min(output_limit(body) or ASSUMED_OUTPUT, ASSUMED_OUTPUT)
+    likely = ASSUMED_OUTPUT if learned is None else learned
+    return min(output_limit(body) or likely, likely)
 
 
 def _cost(claim: Claim, parsed: Parsed) -> float:

@@ -150,3 +150,12 @@ def test_closing_ends_the_threads() -> None:
     counted = telemetry()
     counted.close()
     assert threading.active_count() == threads
+
+
+def test_the_error_of_estimates_is_summed_by_its_direction(log: _Log) -> None:
+    counted = telemetry()
+    for error in (5, -3, 0, 7):
+        counted.estimated("openai", "m", error)
+    counted.close()
+    found = {attributes["direction"]: tokens for attributes, tokens in log.metric("aibroker.estimate_error")}
+    assert found == {"above": 12, "below": 3}

@@ -128,6 +128,27 @@ async def test_at_the_limit_a_job_waits_or_is_rejected(policy: Any) -> None:  # 
         assert end.result["message"] == "100 requests a day are used up"
 
 
+async def test_what_is_held_follows_the_lengths_of_answers_and_never_passes_max_tokens() -> None:
+    bench = Bench(one_after_another(an_answer(tokens=(10, 0, 0, 1_000, 0))))
+    for number in range(30):
+        await bench.process(id=f"acme/{number}", job_id=str(number))
+    await bench.process(id="acme/capped", job_id="capped", body={**BODY, "max_tokens": 40})
+    first, last, capped = (bench.quota.holds[place].held[0] for place in (0, 29, 30))
+    assert first < 300
+    assert 1_000 < last < 1_080 + 300
+    assert capped < 40 + 300
+
+
+async def test_answers_of_each_value_of_the_tag_have_lengths_of_their_own() -> None:
+    settings = some_settings(estimates={"tag": "kind"})
+    long, short = an_answer(tokens=(10, 0, 0, 900, 0)), an_answer(tokens=(10, 0, 0, 9, 0))
+    bench = Bench(one_after_another(*([long] * 30 + [short] * 31)), settings=settings)
+    for number in range(60):
+        await bench.process(id=f"acme/{number}", job_id=str(number), tags={"kind": "ad" if number < 30 else "yes"})
+    await bench.process(id="acme/x", job_id="x", tags={"kind": "yes"})
+    assert bench.quota.holds[-1].held[0] < 100
+
+
 class Falling(SomeQuota):
     """Has room for every model but one."""
 
