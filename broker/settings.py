@@ -15,6 +15,8 @@ from broker.errors import SettingsError
 from broker.limits import Limit, Quota, Rulebook, Tenancy, TimeZone, check_overlaps
 from broker.section import Section
 from broker.settings_file import Place, read
+from broker.tags import Tagging
+from schemas.job import TagName, TagValue
 from schemas.money import Usd
 
 FILE_VARIABLE = "AIBROKER_SETTINGS"
@@ -43,6 +45,8 @@ class TenantShare(Section):
     weight: Weight = 1.0
     organisation: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
     time_zone: TimeZone = "UTC"
+    tags: dict[TagName, tuple[TagValue, ...]] | None = None
+    """The tags that its jobs may carry, each with its values (none named: any); null: any tags."""
 
 
 class Worker(Section):
@@ -198,6 +202,10 @@ class Settings(Section):
         tenants = {name: Tenancy(share.organisation, share.time_zone) for name, share in self.tenants.items()}
         limits = [limit for quota in self.quotas for limit in quota.limits()]
         return Rulebook((*limits, *self.limits), tenants)
+
+    def tagging(self) -> Tagging:
+        """Which tags the jobs of a tenant may carry."""
+        return Tagging({name: share.tags for name, share in self.tenants.items()})
 
     def tenant_weight(self, tenant: str) -> float:
         """A tenant's weight inside its priority: its own, else that of "*", else 1."""

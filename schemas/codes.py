@@ -30,6 +30,7 @@ class Code(StrEnum):
     COST_LIMIT = "cost_limit"
     QUOTA_EXCEEDED = "quota_exceeded"
     BLOCKED = "blocked"
+    TAG_NOT_ALLOWED = "tag_not_allowed"
     BACKGROUND_REFUSED = "background_refused"
 
     # rejected or failed: what the provider said; expired: what stood in the way until the deadline
@@ -80,6 +81,7 @@ MEANING: dict[Code, str] = {
     Code.COST_LIMIT: "The job may cost more than its max_cost_usd; raise it or lower max_tokens.",
     Code.QUOTA_EXCEEDED: "The tenant's quota is used up; wait for the next window or raise it.",
     Code.BLOCKED: "A guard blocked the content; change it as the message says.",
+    Code.TAG_NOT_ALLOWED: "A tag's name or value is not one that the tenant may use; the message names those that are.",
     Code.BACKGROUND_REFUSED: "`background` makes no sense behind a queue; leave it out of the body.",
     Code.PROVIDER_REJECTED: "The provider refused the request; change the body as its message says.",
     Code.MODEL_NOT_FOUND: "The provider does not know the model; change the model or the route.",

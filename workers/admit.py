@@ -1,8 +1,9 @@
 """May this job run, now and as it is: marks, refusals, deadlines, and what the guards say of its content."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from broker.tags import Tagging
 from schemas.codes import MEANING, Code
 from schemas.job import Job
 from schemas.result import Status
@@ -23,10 +24,12 @@ class Admission:
     Args:
         guards: The chain of both directions.
         topics: Which reply topics exist.
+        tagging: Which tags a tenant's jobs may carry.
     """
 
     guards: Chain
     topics: Topics
+    tagging: Tagging = field(default_factory=Tagging)
 
     async def admit(self, ready: Ready) -> Running:
         """Return the job as it may run.
@@ -43,6 +46,8 @@ class Admission:
             raise Ended(
                 Status.REJECTED, Code.REPLY_UNKNOWN, f"reply_to: there is no {where}; {MEANING[Code.REPLY_UNKNOWN]}"
             )
+        if job.tags and (wrong := self.tagging.refusal(ready.claim.tenant, job.tags)) is not None:
+            raise Ended(Status.REJECTED, Code.TAG_NOT_ALLOWED, wrong)
         if "stream" in job.body or "stream_options" in job.body:  # a result is whole
             job = job.model_copy(update={"body": {k: v for k, v in job.body.items() if k not in _DROPPED}})
         running = Running(ready, now, job, ready.parsed.operation, ready.claim.attempts)

@@ -103,7 +103,11 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
     caller = _caller(settings, store, publisher, leases, failpoints, around)
     pipeline = Pipeline(
-        Admission(guards, known), Router(settings, Prices(settings.prices)), holds, caller, ready.priorities[-1]
+        Admission(guards, known, settings.tagging()),
+        Router(settings, Prices(settings.prices)),
+        holds,
+        caller,
+        ready.priorities[-1],
     )
     dispatcher = Dispatcher(
         pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry

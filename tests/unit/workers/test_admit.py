@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from broker.tags import Tagging
 from schemas.codes import MEANING, Code
 from schemas.result import Status
 from tests.builders import BODY, a_ready
@@ -135,3 +136,14 @@ async def test_a_guard_that_blocks_ends_the_job() -> None:
     ended = await refusal("block", body={**BODY, "messages": MAIL})
     assert (ended.status, ended.code) == (Status.REJECTED, Code.BLOCKED)
     assert ended.message.startswith("pii found {'email': 1}; ")
+
+
+async def test_a_tag_that_the_tenant_may_not_use_is_refused_with_what_it_may() -> None:
+    tagging = Tagging({"acme": {"team": ("red",)}})
+    stage = Admission(Chain("flag", "flag", [Pii()]), Topics(topics), tagging)
+    with pytest.raises(Ended) as ended:
+        await stage.admit(a_ready(tenant="acme", tags={"team": "blue"}))
+    assert (ended.value.status, ended.value.code) == (Status.REJECTED, Code.TAG_NOT_ALLOWED)
+    assert "allowed are red" in ended.value.message
+    running = await stage.admit(a_ready(tenant="acme", tags={"team": "red"}))
+    assert running.job.tags == {"team": "red"}
