@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tests.faults.fleet import Fleet
 from tests.faults.proxy import BAD, Weather
-from tests.faults.scenario import LEAST_OPEN, OPEN_CALLS, SERVICES, Over, Scenario, Terms, latency, plain, struck
+from tests.faults.scenario import LEAST_OPEN, SERVICES, Over, Scenario, Terms, latency, plain, struck
 
 _CUT_OFF_S = 15.0
 _CUT_OFF: tuple[Weather, ...] = ("stall", "cut")
@@ -27,7 +27,7 @@ async def _cut_one_off(fleet: Fleet, chance: random.Random, jobs: int, over: Ove
     """One worker loses its database for longer than its lease, while the others have theirs."""
     del jobs
     [member] = await fleet.start([""], behind=("mongo",))
-    while member not in (busy := await fleet.busy(OPEN_CALLS, over)) and busy:
+    while member not in (busy := await fleet.busy(2 * LEAST_OPEN, over)) and busy:
         pass
     if busy:
         await fleet.cut_off(member, chance.choice(_CUT_OFF), _CUT_OFF_S)

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pymongo
-from pymongo import WriteConcern
 
 from broker.local.processes import Child
 from broker.local.stack import Stack
 from tests.faults.history import Kill
+from tests.faults.money import JUST_S, is_error
 from tests.faults.proxy import HOST, Lines, Weather
 from tests.faults.reading import Services, read_calls
 from tests.faults.scenario import Terms
 
 SETTINGS = Path(__file__).with_name("settings.yaml")
-QUICK_S = 0.2
-"""A database that takes longer for a write is not killed beside: what was answered a second ago may not be written down then."""
 _KILLED = -9
 _FENCED = 70
 _DECLARED_S = 90.0
@@ -87,9 +85,23 @@ class Fleet:
             raise RuntimeError(f"a worker ended with {member.child.exit_code}; its log is {member.child.log}")
 
     async def kill(self, member: Member, least_open: int) -> Kill | None:
-        """Kill a worker that has so many calls open; one that has fewer by now goes on.
+        """Kill a worker that has so many calls open, and keeps up; None where it has not, and goes on."""
+        if kill := await self._caught(member, least_open):
+            await self.stack.kill_worker(member.child)
+        return kill
 
-        It is stopped first, so that the kill log says what was claimed in its name, whatever the reading takes.
+    async def pause(self, member: Member, least_open: int, seconds: float) -> Kill | None:
+        """Stop such a worker for longer than its lease, and let it go on: it has to see that it is dead."""
+        if kill := await self._caught(member, least_open):
+            await self._dead_to_the_others(member, seconds)
+            member.child.resume()
+            await self._ends_as_fenced(kill, member, f"stopped {time.time() - kill.at:.0f} s")
+        return kill
+
+    async def _caught(self, member: Member, least_open: int) -> Kill | None:
+        """Stop a worker where it is, and log what is claimed in its name, however long the reading takes.
+
+        One that has answers of more than a second ago in its hands lags behind: that is the machine's doing, and says nothing about a kill.
         """
         at = time.time()
         member.child.suspend()
@@ -97,20 +109,10 @@ class Fleet:
             asyncio.to_thread(held_by, self.services, member.incarnation),
             asyncio.to_thread(read_calls, self.services, _RECENT),
         )
-        if len(held & opened_at(calls, at)) < least_open:
+        if len(held & opened_at(calls, at)) < least_open or held & answered_before(calls, at - JUST_S):
             member.child.resume()
             return None
-        await self.stack.kill_worker(member.child)
         return self._note(member, Kill(at, member.incarnation, held, member.child.pid, "random"))
-
-    async def pause(self, member: Member, seconds: float) -> None:
-        """Stop a worker where it is for longer than its lease, and let it go on: it has to see that it is dead."""
-        at = time.time()
-        member.child.suspend()
-        kill = await self._log(member, at, "stopped")
-        await self._dead_to_the_others(member, seconds)
-        member.child.resume()
-        await self._ends_as_fenced(kill, member, f"stopped {time.time() - at:.0f} s")
 
     async def cut_off(self, member: Member, weather: Weather, seconds: float) -> None:
         """Take the database from the one worker behind the proxy for longer than its lease."""
@@ -184,18 +186,6 @@ class Fleet:
             await asyncio.sleep(_POLL_S)  # the simulator tells nobody of its calls
         return []
 
-    async def quick(self) -> bool:
-        """Whether the database takes a write as fast as usual."""
-        return await asyncio.to_thread(self._quick)
-
-    def _quick(self) -> bool:
-        with pymongo.MongoClient[dict[str, Any]](self.services.mongo) as client:
-            probe = client[self.services.database].get_collection("probe", write_concern=WriteConcern("majority"))
-            client.admin.command("ping")
-            began = time.monotonic()
-            probe.insert_one({})
-            return time.monotonic() - began < QUICK_S
-
     async def open_calls(self) -> dict[str, int]:
         """How many calls of each living worker are open, by its incarnation."""
         return await asyncio.to_thread(self._open_calls)
@@ -211,6 +201,15 @@ def opened_at(calls: Sequence[Mapping[str, Any]], at: float) -> set[str]:
         str(call["request_id"]).rpartition(".")[0]
         for call in calls
         if call["opened"] <= at and (call["closed"] is None or call["closed"] >= at)
+    }
+
+
+def answered_before(calls: Sequence[Mapping[str, Any]], at: float) -> set[str]:
+    """The beginnings of the request ids of the calls that had a good answer by then."""
+    return {
+        str(call["request_id"]).rpartition(".")[0]
+        for call in calls
+        if call["outcome"] == "answered" and call["closed"] < at and not is_error(call)
     }
 
 

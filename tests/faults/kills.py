@@ -90,8 +90,6 @@ async def _called(fleet: Fleet) -> int:
 
 
 async def _kill_one(fleet: Fleet, chance: random.Random) -> Kill | None:
-    if not await fleet.quick():
-        return None
     counts = await fleet.open_calls()
     busy = [member for member in fleet.members if counts.get(member.incarnation, 0) > OPEN_CALLS]
     return await fleet.kill(chance.choice(busy), OPEN_CALLS) if busy else None

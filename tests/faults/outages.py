@@ -10,7 +10,7 @@ import pymongo
 
 from tests.faults.fleet import Fault, Fleet
 from tests.faults.reading import read_stats
-from tests.faults.scenario import LEAST_OPEN, OPEN_CALLS, Over, Scenario, Terms, latency, plain, struck
+from tests.faults.scenario import LEAST_OPEN, Over, Scenario, Terms, latency, plain, struck
 
 R4_OUTAGES_S = (5.0, 40.0, 90.0)
 R4_JOBS = 20_000
@@ -27,7 +27,7 @@ def _outages(
         planned = [(server, length) for length in lengths for server in ("kafka", "mongod")]
         chance.shuffle(planned)
         for server, length in planned:
-            if await fleet.busy(OPEN_CALLS, over):
+            if await fleet.busy(2 * LEAST_OPEN, over):
                 await _outage(fleet, server, length)
 
     return disturb
@@ -76,7 +76,7 @@ R4 = Terms(
     arrival_s=480,
     disturbed_s=1_200,
     ends_s=300,
-    behaviour=latency(2_000, 4_000),
+    behaviour=latency(4_000, 8_000),
 )
 SCENARIOS = (
     Scenario("outage", plain(2), _outages([_SHORT_S]), struck(2, LEAST_OPEN), SHORT),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tests.faults.behaviour import behave
 from tests.faults.fleet import Fault, Fleet
-from tests.faults.scenario import LEAST_OPEN, OPEN_CALLS, Over, Scenario, Terms, latency, plain, struck
+from tests.faults.scenario import LEAST_OPEN, Over, Scenario, Terms, latency, plain, struck
 
 STORMS: Sequence[dict[str, float]] = (
     {"429": 0.9},
@@ -26,7 +26,7 @@ _PAUSE_S = 15.0
 async def _storms(fleet: Fleet, chance: random.Random, jobs: int, over: Over) -> None:
     del jobs
     for storm in chance.sample(STORMS, len(STORMS)):
-        if await fleet.busy(OPEN_CALLS, over):
+        if await fleet.busy(2 * LEAST_OPEN, over):
             at = time.time()
             await behave(fleet.services.simulator, latency(500, 1_500, **storm))
             await asyncio.sleep(_STORM_S)  # the fault itself
@@ -38,7 +38,7 @@ async def _come_and_go(fleet: Fleet, chance: random.Random, jobs: int, over: Ove
     """Workers start and stop as an operator has them, so that the groups hardly ever rest."""
     del jobs
     for _ in range(_COMINGS):
-        if busy := await fleet.busy(OPEN_CALLS, over):
+        if busy := await fleet.busy(2 * LEAST_OPEN, over):
             at, member = time.time(), chance.choice(busy)
             await asyncio.gather(fleet.start([""]), fleet.leave(member))
             fleet.faults.append(Fault("one came, one went", at, round(time.time() - at, 1)))
@@ -48,8 +48,10 @@ async def _stop_and_go_on(fleet: Fleet, chance: random.Random, jobs: int, over: 
     """Workers that are stopped for longer than lease and session come back as zombies."""
     del jobs
     for _ in range(_PAUSES):
-        if busy := await fleet.busy(OPEN_CALLS, over):
-            await asyncio.gather(fleet.start([""]), fleet.pause(chance.choice(busy), _PAUSE_S))
+        await fleet.start([""])
+        while busy := await fleet.busy(2 * LEAST_OPEN, over):
+            if await fleet.pause(chance.choice(busy), LEAST_OPEN, _PAUSE_S):
+                break
 
 
 _CALM = latency(500, 1_500)

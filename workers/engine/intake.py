@@ -28,6 +28,8 @@ from workers.stores.control import HaltKind
 from workers.stores.protocol import Address, Claim, Insertion, Known, NewJob, State, StoreUnknownError
 
 _TERMINAL = frozenset(Status)
+DUPLICATES_AT_ONCE = 20
+"""Each may be a write of its own, and a rebalance brings thousands: all at once, they took every connection, and our lease was not renewed."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Intake:
         self._halts = hands.halts
         self._taker = taker
         self._failpoints = failpoints
+        self._turns = asyncio.Semaphore(DUPLICATES_AT_ONCE)
         self._events = Events("worker.intake")
 
     async def keep(self, priority: str, records: Sequence[Record]) -> None:
@@ -188,13 +191,14 @@ class Intake:
                 raise outcome
 
     async def _duplicate(self, priority: str, arrival: _Arrival, known: Known) -> str | None:
-        """Deal with one; return its id where its result has to be sent again."""
-        if known.state == State.ANNOUNCED:
-            arrival.done = await self._merge(priority, arrival)
-            return None
-        again = await self._known(arrival, known)
-        arrival.done = True
-        return arrival.key if again else None
+        """Deal with one, in its turn; return its id where its result has to be sent again."""
+        async with self._turns:
+            if known.state == State.ANNOUNCED:
+                arrival.done = await self._merge(priority, arrival)
+                return None
+            again = await self._known(arrival, known)
+            arrival.done = True
+            return arrival.key if again else None
 
     async def _merge(self, priority: str, arrival: _Arrival) -> bool:
         job = self._new(priority, arrival, lambda _tenant, _size: True, now=datetime.now(UTC))

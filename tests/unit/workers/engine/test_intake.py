@@ -14,7 +14,7 @@ from tests.builders import BODY, Sent, some_hands, some_settings
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.failpoints import Failpoints
 from workers.engine.inlet import Inlet
-from workers.engine.intake import Intake
+from workers.engine.intake import DUPLICATES_AT_ONCE, Intake
 from workers.engine.publisher import Publisher
 from workers.engine.record import Record
 from workers.engine.taker import Taker
@@ -27,13 +27,13 @@ from workers.stores.protocol import Address
 class _Worker:
     """A worker that reads, on a store in memory."""
 
-    def __init__(self, **settings_of: Any) -> None:  # noqa: ANN401 settings
+    def __init__(self, store: MemoryStore | None = None, **settings_of: Any) -> None:  # noqa: ANN401 settings
         settings, failpoints, sending = (
             some_settings(**settings_of),
             Failpoints("", Events("test")),
             cast("Sending", Sent()),
         )
-        self.store = MemoryStore(MemoryDatabase(), "us")
+        self.store = store or MemoryStore(MemoryDatabase(), "us")
         self.hands = some_hands(self.store, asyncio.get_running_loop().time, settings)
         self.taker = Taker(self.store, ["normal"], self.hands)
         inlet = Inlet(
@@ -52,6 +52,19 @@ class _Worker:
         place = Place("cluster", "jobs.normal", 0, offset, datetime.now(UTC))
         value = orjson.dumps({"id": "1", "tenant": "acme", "body": BODY, **fields})
         await self.intake.keep("normal", [Record(place, None, value, [])])
+
+    async def read_many(self, count: int, **fields: Any) -> None:  # noqa: ANN401 any JSON value
+        """Records of so many jobs of acme, in one batch."""
+        records = [
+            Record(
+                Place("cluster", "jobs.normal", 0, number, datetime.now(UTC)),
+                None,
+                orjson.dumps({"id": str(number), "tenant": "acme", "body": BODY, **fields}),
+                [],
+            )
+            for number in range(count)
+        ]
+        await self.intake.keep("normal", records)
 
     async def take_and_forget(self) -> None:
         """A take whose answer, and the answer of the look after it, are lost: claimed by us, and nobody here knows."""
@@ -89,6 +102,27 @@ async def test_a_job_that_a_duplicate_takes_up_runs_as_it_was_submitted_first() 
     ready = worker.hands.ready.pop()
     assert ready is not None
     assert ready.parsed.metadata == "first"
+
+
+class _Counting(MemoryStore):
+    """A store that counts how many replies are being added at the same time."""
+
+    adding = most = 0
+
+    async def add_reply(self, job_id: str, reply: Address, token: str) -> bool:
+        self.adding += 1
+        self.most = max(self.most, self.adding)
+        await asyncio.sleep(0)
+        self.adding -= 1
+        return await super().add_reply(job_id, reply, token)
+
+
+async def test_a_crowd_of_duplicates_leaves_connections_for_the_lease() -> None:
+    store = _Counting(MemoryDatabase(), "us")
+    worker = _Worker(store)
+    await worker.read_many(100, reply_to="results.a")
+    await worker.read_many(100, reply_to="results.b")
+    assert store.most == DUPLICATES_AT_ONCE
 
 
 async def test_a_duplicate_with_another_body_takes_nothing_up() -> None:
