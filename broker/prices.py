@@ -11,7 +11,7 @@ from genai_prices import __version__ as genai_prices_version
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ConditionalPrice, ModelInfo, ModelPrice, StartDateConstraint, TieredPrices
 
-from broker import settings
+from broker import own_prices
 
 PICO_DIGITS = 12
 """Amounts are counted in 10^-12 dollars; in finer ones where a price does not fit."""
@@ -106,7 +106,7 @@ class Prices:
     """
 
     def __init__(
-        self, overrides: Sequence[settings.Price] = (), clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, overrides: Sequence[own_prices.Price] = (), clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._overrides = {(entry.provider, entry.model): _of_settings(entry) for entry in overrides}
         self._clock = clock
@@ -181,7 +181,7 @@ class _Dollars(NamedTuple):
     request: Decimal = Decimal(0)
 
 
-def _of_settings(entry: settings.Price) -> Price:
+def _of_settings(entry: own_prices.Price) -> Price:
     dollars = _Dollars(
         input=entry.input,
         cache_read=entry.input if entry.cache_read is None else entry.cache_read,

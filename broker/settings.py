@@ -13,11 +13,11 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from broker.errors import SettingsError
 from broker.limits import Limit, Quota, Rulebook, Tenancy, TimeZone, check_overlaps
+from broker.own_prices import Price
 from broker.section import Section
 from broker.settings_file import Place, read
 from broker.tags import Tagging
 from schemas.job import TagName, TagValue
-from schemas.money import Usd
 
 FILE_VARIABLE = "AIBROKER_SETTINGS"
 DEFAULT_FILE = "aibroker.yaml"
@@ -94,17 +94,6 @@ class RouteTarget(Section):
 
     provider: str
     model: str
-
-
-class Price(Section):
-    """A price of ours for a model, in US dollars per million tokens."""
-
-    model: str
-    provider: str = "openai"
-    input: Usd
-    output: Usd
-    cache_read: Usd | None = None
-    cache_creation: Usd | None = None
 
 
 class Estimates(Section):

@@ -102,13 +102,8 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     holds = Holds(settings.rulebook(), around.books, store.owner, lowest=ready.priorities[-1])
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
     caller = _caller(settings, store, publisher, leases, failpoints, around)
-    pipeline = Pipeline(
-        Admission(guards, known, settings.tagging()),
-        Router(settings, Prices(settings.prices)),
-        holds,
-        caller,
-        ready.priorities[-1],
-    )
+    admission, router = Admission(guards, known, settings.tagging()), Router(settings, Prices(settings.prices))
+    pipeline = Pipeline(admission, router, holds, caller, ready.priorities[-1])
     dispatcher = Dispatcher(
         pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry
     )

@@ -10,7 +10,7 @@ from genai_prices import calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import settings
+from broker import own_prices
 from broker.local.simulator import prices as simulator
 from broker.prices import Prices
 from schemas.usage import Usage
@@ -23,8 +23,8 @@ def usage(**given_counts: int) -> Usage:
     return Usage(**given_counts)
 
 
-def override(**fields: str) -> settings.Price:
-    return settings.Price.model_validate({"model": "m", "input": "1", "output": "2", **fields})
+def override(**fields: str) -> own_prices.Price:
+    return own_prices.Price.model_validate({"model": "m", "input": "1", "output": "2", **fields})
 
 
 def test_a_cached_read_costs_its_own_price_and_the_rest_of_the_input_the_fresh_one() -> None:
