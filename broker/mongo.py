@@ -1,9 +1,11 @@
 """The one door to MongoDB's drivers: connects by PyMongo or by Motor, checks what answers, and lays out the collections."""
 
 import inspect
+from decimal import Decimal
 from typing import Any, Literal, cast
 
 import pymongo
+from bson import Decimal128
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
@@ -129,6 +131,11 @@ async def _shape(database: Database, name: str, now: Document | None, wanted: Do
 
 
 _NAMESPACE_EXISTS = 48
+
+
+def exact(amount: Decimal) -> Decimal128:
+    """An amount of dollars as it is stored."""
+    return Decimal128(amount)
 
 
 def _first_line(error: Exception) -> str:

@@ -38,6 +38,19 @@ def plain(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def signed_decimal_string(value: object) -> Decimal:
+    """Return the amount that a decimal string names, which may be negative: a correction takes away.
+
+    Raises:
+        ValueError: as `decimal_string`.
+    """
+    if isinstance(value, Decimal) and value.is_signed():
+        return -decimal_string(-value)
+    if isinstance(value, str) and value.startswith("-"):
+        return -decimal_string(value[1:])
+    return decimal_string(value)
+
+
 Usd = Annotated[
     Decimal,
     BeforeValidator(decimal_string),
@@ -45,3 +58,11 @@ Usd = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$", "examples": ["0.0002076"]}),
 ]
 """US dollars, an exact decimal; a string in JSON."""
+
+SignedUsd = Annotated[
+    Decimal,
+    BeforeValidator(signed_decimal_string),
+    PlainSerializer(plain, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "examples": ["0.0002076", "-0.01"]}),
+]
+"""US dollars that may be negative, an exact decimal; a string in JSON."""

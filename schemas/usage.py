@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.money import Usd
+from schemas.money import SignedUsd
 
 USAGE_TYPE = "aibroker.usage.v1"
 """`ce_type` of a usage event."""
@@ -26,7 +26,7 @@ class UsageEvent(Usage):
     """One row of the ledger.
 
     `id` is `_id` in the collection: `<uid>/<generation>/<fence>.<n>`. `billed` is true on exactly one row per (job, generation), the one whose finish
-    won: a tenant's bill is the sum where `billed`, a provider's invoice is all rows that are not `estimated`.
+    won, and on those that correct it: a tenant's bill is the sum where `billed`, a provider's invoice is all rows that are not `estimated`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, title="Usage")
@@ -50,7 +50,7 @@ class UsageEvent(Usage):
     service_tier: str | None = None
     outcome: str = Field(description="succeeded, or the error class of the attempt.")
     finish_reasons: list[str] = Field(default_factory=list)
-    cost_usd: Usd
+    cost_usd: SignedUsd = Field(description="Negative only where a row corrects another one.")
     price_id: str
     billed: bool
     estimated: bool
@@ -58,3 +58,7 @@ class UsageEvent(Usage):
     queued_ms: int
     provider_ms: int
     tags: dict[str, str] = Field(default_factory=dict)
+    corrects: str | None = Field(
+        default=None,
+        description="The row whose cost this one corrects: it is no call and no job, and its cost is what has to be added.",
+    )

@@ -13,6 +13,7 @@ from broker.cli.analyst import analyst
 from broker.cli.durations import moment
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.reconcile import reconcile
+from broker.cli.reprice import reprice
 from broker.cli.rollup import rollup
 from broker.cli.tabular import Form
 from broker.errors import UsageError
@@ -40,6 +41,7 @@ def usage() -> typer.Typer:
     app.callback(invoke_without_command=True)(sums)
     app.command("reconcile")(reconcile)
     app.command("rollup")(rollup)
+    app.command("reprice")(reprice)
     app.command("analyst")(analyst)
     return app
 

@@ -1,0 +1,84 @@
+"""`aibroker usage reprice` on a real ledger: corrections beside the rows, never a changed row, and nothing when it is done again."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson.decimal128 import Decimal128
+
+from broker.outgoing import encode
+from schemas.usage import UsageEvent
+from tests.integration.a_ledger import Ledger, ledger_row, opened
+
+PERIOD = ("--since", "2026-11-01", "--until", "2026-11-02")
+SETTINGS = """
+prices:
+  - {model: gpt-4o-mini, provider: openai, input: "1", output: "2", cache_read: "0.5"}
+"""
+SHOULD = Decimal("0.000018")  # 6 fresh, 4 cached, 5 out
+
+
+@pytest.fixture
+def ledger(
+    mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Ledger]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "aibroker.yaml").write_text(SETTINGS)
+    with opened(mongo_url, capsys) as made:
+        yield made
+
+
+def rows(ledger: Ledger) -> list[dict[str, Any]]:
+    return list(ledger.database["usage"].find().sort("_id", 1))
+
+
+def test_without_write_nothing_is_written(ledger: Ledger) -> None:
+    ledger.add(ledger_row(0), ledger_row(1))
+    before = rows(ledger)
+    (found,) = ledger.usage("reprice", *PERIOD)
+    assert (found["rows"], found["new_price"]) == (2, "settings/gpt-4o-mini")
+    assert Decimal(found["difference_usd"]) == 2 * (SHOULD - Decimal("0.0000001"))
+    assert rows(ledger) == before
+
+
+def test_corrections_stand_beside_the_rows_and_the_same_again_writes_none(ledger: Ledger) -> None:
+    ledger.add(ledger_row(0), ledger_row(1, cost_usd=Decimal128("1")), ledger_row(2, cost_usd=Decimal128(SHOULD)))
+    before = rows(ledger)
+    ledger.usage("reprice", *PERIOD, "--write")
+    after = rows(ledger)
+    assert [row for row in after if "corrects" not in row] == before
+    corrections = {row["corrects"]: row for row in after if "corrects" in row}
+    assert set(corrections) == {"u0/1/1.1", "u1/1/1.1"}
+    assert corrections["u1/1/1.1"]["cost_usd"].to_decimal() == SHOULD - 1
+    assert corrections["u1/1/1.1"]["_id"] == "u1/1/1.1~1"
+    assert ledger.usage("reprice", *PERIOD, "--write") == []
+    assert rows(ledger) == after
+    assert sum(Decimal(row["cost_usd"]) for row in ledger.usage("--by", "tenant")) == 3 * SHOULD
+    assert sum(row["calls"] for row in ledger.usage("--by", "tenant")) == 3
+
+
+def test_a_second_price_corrects_the_first_correction(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.add(ledger_row(0))
+    ledger.usage("reprice", *PERIOD, "--write")
+    (tmp_path / "aibroker.yaml").write_text(SETTINGS.replace('"1"', '"2"'))
+    ledger.usage("reprice", *PERIOD, "--write")
+    assert [row["_id"] for row in rows(ledger)] == ["u0/1/1.1", "u0/1/1.1~1", "u0/1/1.1~2"]
+    assert sum(row["cost_usd"].to_decimal() for row in rows(ledger)) == SHOULD + Decimal("0.000006")
+
+
+def test_a_correction_is_an_event_that_outsiders_can_read_and_workers_are_to_tell(ledger: Ledger) -> None:
+    ledger.add(ledger_row(0, cost_usd=Decimal128("1")))
+    ledger.usage("reprice", *PERIOD, "--write")
+    (_, correction) = rows(ledger)
+    assert correction.pop("untold") is True
+    event = UsageEvent.model_validate_json(encode({"id": correction.pop("_id"), **correction}))
+    assert (event.corrects, event.cost_usd, event.input_tokens) == ("u0/1/1.1", SHOULD - 1, 0)
+
+
+def test_rows_of_other_times_and_of_unknown_models_are_left_as_they_are(ledger: Ledger) -> None:
+    ledger.add(ledger_row(0, request_model="nobody-knows"), ledger_row(60 * 24))
+    (found,) = ledger.usage("reprice", *PERIOD, "--write")
+    assert (found["model"], found["new_price"]) == ("nobody-knows", "unknown: left as it is")
+    assert not [row for row in rows(ledger) if "corrects" in row]
