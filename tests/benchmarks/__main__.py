@@ -19,7 +19,7 @@ import psutil
 
 from broker.errors import AibrokerError
 from broker.local.stack import Plan, Stack
-from tests.benchmarks import p1, p10, r3, rollup
+from tests.benchmarks import p1, p4, p5, p10, r3, rollup
 from tests.benchmarks.ground import Entry, Options
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,14 @@ FLOOR = ROOT.parent / "shared" / "bench" / "floor.py"
 PACKAGES = ("aiokafka", "pyreqwest", "pymongo", "pydantic", "orjson", "uvloop")
 
 BENCHMARKS: Mapping[str, Callable[[Stack, Options], Awaitable[Entry]]] = MappingProxyType(
-    {"P1": p1.measure, "P10": p10.measure, "R3": r3.measure, "ROLLUP": rollup.measure}
+    {
+        "P1": p1.measure,
+        "P4": p4.measure,
+        "P5": p5.measure,
+        "P10": p10.measure,
+        "R3": r3.measure,
+        "ROLLUP": rollup.measure,
+    }
 )
 """Every benchmark by its target; they run in this order."""
 
