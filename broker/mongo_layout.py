@@ -22,6 +22,7 @@ INDEXES: dict[str, list[Index]] = {
         # Counting and weighing what waits reads no document.
         _index("waiting", {"state": 1, "priority": 1, "tenant": 1, "due_at": 1, "size": 1}, _WAITING),
         _index("any_due", {"due_at": 1}, _WAITING),
+        _index("deadline", {"deadline": 1}, _WAITING),
         _index("wait_key", {"wait_key": 1, "due_at": 1}, _exists("wait_key")),
         _index("claimed", {"owner": 1}, _CLAIMED),
         _index("cancelled", {"owner": 1, "state": 1}, _exists("cancel")),

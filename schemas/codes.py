@@ -24,6 +24,7 @@ class Code(StrEnum):
     NOT_SUPPORTED_YET = "not_supported_yet"
     NUMBER_OUT_OF_RANGE = "number_out_of_range"
     DEADLINE_IN_PAST = "deadline_in_past"
+    SCHEDULED_TOO_LATE = "scheduled_too_late"
     REPLY_UNKNOWN = "reply_unknown"
     UNKNOWN_MODEL = "unknown_model"
     UNSUPPORTED_OPERATION = "unsupported_operation"
@@ -75,6 +76,7 @@ MEANING: dict[Code, str] = {
     Code.NOT_SUPPORTED_YET: "The field belongs to a feature that this version does not have; leave it out.",
     Code.NUMBER_OUT_OF_RANGE: "A number does not fit 64 bits or a double; send it as a string.",
     Code.DEADLINE_IN_PAST: "The deadline was over before the job was sent; send a later one.",
+    Code.SCHEDULED_TOO_LATE: "The not_before is later than jobs are kept here; name an earlier one, or send the job later.",
     Code.REPLY_UNKNOWN: "The reply topic or partition does not exist; make the topic or change reply_to.",
     Code.UNKNOWN_MODEL: "No route is configured for this model; use one that the message names or add a route.",
     Code.UNSUPPORTED_OPERATION: "No target of this model can do this operation; change the operation or the model.",

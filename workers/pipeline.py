@@ -109,16 +109,11 @@ class Pipeline:
 def _waiting(ready: Ready, running: Running | None, wait: Postponed) -> Waiting:
     attempts = running.attempts if running else ready.claim.attempts
     nothing_sent = running is None or not running.sent
-    due_at = min(wait.until, datetime.fromtimestamp(ready.deadline, UTC))  # where it ends as expired, told at once
+    deadline = datetime.fromtimestamp(ready.deadline, UTC)  # where it ends as expired, told at once
     claim = ready.claim
     return Waiting(
-        claim.id,
-        claim.fence,
-        due_at,
-        wait.why,
-        attempts,
-        wait.wait_key,
-        nothing_sent,
+        *(claim.id, claim.fence, min(wait.until, deadline), wait.why, attempts, wait.wait_key, nothing_sent),
         last_failure=claim.last_failure,
         priority=wait.priority,
+        deadline=deadline,
     )

@@ -1021,6 +1021,28 @@ async def clock_past(instant: datetime) -> None:
         await asyncio.sleep(0.001)
 
 
+async def test_waiting_jobs_are_overdue_whatever_they_wait_for_and_can_then_be_taken(world: World) -> None:
+    store = world.store("us")
+    late = [waiting_job("acme/queued", deadline=PAST), waiting_job("beta/parked", deadline=NOW, due_at=LATER)]
+    await store.insert([*late, waiting_job("acme/in-time", deadline=LATER), waiting_job("acme/rerun")])
+    await store.insert([job("acme/claimed", deadline=PAST), job("acme/put-back")])
+    await store.wait([put_back("acme/put-back", deadline=PAST)])
+    overdue = await store.overdue(NOW, 10)
+    assert sorted(overdue) == ["acme/put-back", "acme/queued", "beta/parked"]
+    assert len(await store.overdue(NOW, 2)) == 2
+    assert len(await take(store, *overdue)) == 3
+    assert await store.overdue(NOW, 10) == []
+
+
+async def test_a_rerun_forgets_the_deadline_of_the_generation_before(world: World) -> None:
+    store = world.store("us")
+    await store.insert([job(deadline=PAST)])
+    await store.finish([outcome(state="expired", keep_payload=True)], "t1")
+    await store.published([Published("acme/1", "t1", 1)], EXPIRY)
+    await store.rerun("acme/1", 1)
+    assert await store.overdue(NOW, 10) == []
+
+
 # -- halts ------------------------------------------------------------------------------------------------------------
 
 
@@ -1411,6 +1433,7 @@ VERBS: dict[str, Callable[[ControlStore], Any]] = {
     "add_reply": lambda store: store.add_reply("acme/1", THERE, "t"),
     "cancel": lambda store: store.cancel("acme/1", 1, ""),
     "cancelled": lambda store: store.cancelled(),
+    "overdue": lambda store: store.overdue(NOW, 10),
     "cancelled_waiting": lambda store: store.cancelled_waiting(10),
     "rerun": lambda store: store.rerun("acme/1", 1),
     "rerun_published": lambda store: store.rerun_published(),

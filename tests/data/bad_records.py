@@ -145,6 +145,7 @@ REFUSED = (
     _rejected(
         "a start after the deadline", "invalid_job", deadline="2090-01-01T00:00:00Z", not_before="2091-01-01T00:00:00Z"
     ),
+    _rejected("a start in the year 2091", "scheduled_too_late", not_before="2091-01-01T00:00:00Z"),
     _rejected("an unknown reply topic", "reply_unknown", reply_to="results.nobody"),
     _rejected("partition 99", "reply_unknown", reply_partition=99),
     _rejected("a reply to the jobs", "invalid_job", reply_to="jobs.normal"),

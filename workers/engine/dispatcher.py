@@ -27,6 +27,12 @@ from workers.stores.protocol import Finish, Waiting
 LOOK_S = 1.0
 """How often a dispatcher looks that was told nothing (while the lease is in doubt, say)."""
 
+UNWRITTEN = 512
+"""So many outcomes may wait to be written before no more jobs start, or as many as there are slots: they wait for each other for a while, and few
+slots must not wait with them."""
+OVERDUE_S = 0.5
+"""How often jobs are looked for whose deadline has passed."""
+
 Process = Callable[[Ready, dict[str, Running]], Awaitable[Finish | Waiting]]
 
 
@@ -49,6 +55,7 @@ class Dispatcher:
     ) -> None:
         self._process = process
         self._slots = worker.slots
+        self._unwritten = max(worker.slots, UNWRITTEN)
         self._shared_slots = worker.slots - int(worker.slots * worker.reserved_share)
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._halts = hands.halts
@@ -60,6 +67,7 @@ class Dispatcher:
         self._stopping = False
         self._events = Events("worker.dispatcher")
         self.ticked_at = time.monotonic()
+        self._overdue_at = 0.0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -113,7 +121,8 @@ class Dispatcher:
                 self.stop_job(job, halt.reason)
 
     def _start(self, group: asyncio.TaskGroup) -> None:
-        while len(self._tasks) < self._slots and len(self._finisher) < self._slots and self._leases.healthy():
+        self._end_overdue(group)
+        while len(self._tasks) < self._slots and len(self._finisher) < self._unwritten and self._leases.healthy():
             ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
             if ready is None:
                 return
@@ -122,6 +131,14 @@ class Dispatcher:
                 self._leave(ready, _halted(ready, halt))
                 continue
             self._started[ready.claim.priority, ready.claim.tenant] += 1
+            self._tasks[ready.claim.id] = group.create_task(self._run(ready))
+
+    def _end_overdue(self, group: asyncio.TaskGroup) -> None:
+        """Have jobs whose deadline passed before their turn told so: they take no slot, because they end without a call."""
+        if self.ticked_at - self._overdue_at < OVERDUE_S:
+            return
+        self._overdue_at = self.ticked_at
+        for ready in self._ready.overdue(time.time()):
             self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
     async def _something_changed(self) -> None:
@@ -177,9 +194,11 @@ class Dispatcher:
 
 def _back(ready: Ready, rest: Rest) -> Waiting:
     """How a job waits that has not begun here; what a worker before us may have called stays called."""
-    claim = ready.claim
+    claim, deadline = ready.claim, datetime.fromtimestamp(ready.deadline, UTC)
     return Waiting(
-        claim.id, claim.fence, rest.due_at, rest.why, claim.attempts, rest.wait_key, nothing_sent=not claim.called
+        *(claim.id, claim.fence, rest.due_at, rest.why, claim.attempts, rest.wait_key),
+        nothing_sent=not claim.called,
+        deadline=deadline,
     )
 
 

@@ -142,6 +142,20 @@ class FairQueue(Generic[Item]):
         tenant = tenants.shares.lowest()
         if tenant is None:
             return None
+        return self._take(priority, tenant)
+
+    def overdue(self, now: float) -> list[Item]:
+        """Take out, in whatever order, what has its deadline behind it."""
+        found: list[Item] = []
+        for priority, tenants in self._priorities.items():
+            for tenant in list(tenants.queues):
+                while tenant in tenants.queues and tenants.queues[tenant][0][0] <= now:
+                    found.append(self._take(priority, tenant))
+        return found
+
+    def _take(self, priority: str, tenant: str) -> Item:
+        """Take out a tenant's next job and charge its estimate."""
+        tenants = self._priorities[priority]
         queue = tenants.queues[tenant]
         _, _, cost, item = heapq.heappop(queue)
         self.correct(priority, tenant, cost)

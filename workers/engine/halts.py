@@ -74,6 +74,10 @@ class Halts:
         """The paused batches of a tenant, as scopes."""
         return [scope for scope in self._paused if scope.startswith(f"{tenant}/")] if self._paused else []
 
+    def any_paused_batch(self) -> bool:
+        """Whether jobs may wait for a batch to be resumed."""
+        return bool(self._paused)
+
     def is_paused(self, batch: str) -> bool:
         """Whether a batch itself is paused."""
         return batch in self._paused

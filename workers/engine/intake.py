@@ -162,10 +162,12 @@ class Intake:
             batch_id=decoded.parsed.batch_id,
             trace=decoded.trace,
         )
+        new.deadline = self._ready.deadline(priority, job, new.arrived_at)
         halt = self._halts.of(new)
         ends = halt is not None and halt.kind is not HaltKind.PAUSED
-        if not ends and job is not None and job.not_before is not None and job.not_before > now:
-            new.due_at, new.why_waiting = job.not_before, "scheduled"
+        scheduled = job.not_before if job is not None and self._ready.keeps(job, new.arrived_at) else None
+        if not ends and scheduled is not None and scheduled > now:
+            new.due_at, new.why_waiting = scheduled, "scheduled"
         elif halt is not None and not ends:
             new.due_at, new.why_waiting, new.wait_key = rest(halt, now)
         elif not fits(new.tenant, len(new.payload)):

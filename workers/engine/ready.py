@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broker.codec import Parsed, parse
+from broker.codec import Parsed, Refusal, parse
 from broker.settings import Settings
+from schemas.codes import MEANING, Code
+from schemas.job import Job
 from workers.engine.fair import FairQueue
 from workers.stores.protocol import Claim
 
@@ -48,6 +50,7 @@ class ReadyQueue:
         self._bytes_limit = settings.worker.payload_mb * 1_000_000
         self._bytes = 0
         self._usual_bytes = float(min(ASSUMED_BYTES, self._bytes_limit))
+        self._kept = timedelta(seconds=settings.expire_s)
         self.priorities = [priority.name for priority in settings.priorities]
         self.first = self.priorities[0]
         self._by_id: dict[str, Ready] = {}
@@ -105,8 +108,12 @@ class ReadyQueue:
     def accept(self, claim: Claim, parsed: Parsed | None = None) -> None:
         """Add a job that is claimed by us and registered."""
         said = parsed if parsed is not None else parse(claim.payload, claim.arrived_at)
+        deadline = self.deadline(claim.priority, said.job, claim.arrived_at)
+        if said.job is not None and not self.keeps(said.job, claim.arrived_at):
+            message = f"not_before: jobs are kept for {self._kept}; {MEANING[Code.SCHEDULED_TOO_LATE]}"
+            said = said._replace(job=None, refusal=Refusal(Code.SCHEDULED_TOO_LATE, message))
         size = len(claim.payload)
-        ready = Ready(claim, said, _cost(claim, said), self._deadline(claim, said).timestamp(), size)
+        ready = Ready(claim, said, _cost(claim, said), deadline.timestamp(), size)
         self._bytes += size
         self._usual_bytes = max(self._usual_bytes + SEEN * (size - self._usual_bytes), 1.0)
         priority = self._known(claim.priority)
@@ -120,6 +127,13 @@ class ReadyQueue:
         if ready is not None:
             self._by_id.pop(ready.claim.id, None)
         return ready
+
+    def overdue(self, now: float) -> list[Ready]:
+        """Take out what has its deadline behind it, `now` in Unix time: it ends without a call, and whoever awaits it is told at once."""
+        found = self._fair.overdue(now)
+        for ready in found:
+            self._by_id.pop(ready.claim.id, None)
+        return found
 
     def mark(self, job: str, reason: str) -> None:
         """Note that a job which waits here was cancelled: it will end without a call."""
@@ -158,10 +172,16 @@ class ReadyQueue:
         """A priority that was taken out of the settings counts as the last one."""
         return priority if priority in self._deadline_s else self.priorities[-1]
 
-    def _deadline(self, claim: Claim, parsed: Parsed) -> datetime:
-        if parsed.job is not None and parsed.job.deadline is not None:
-            return parsed.job.deadline
-        return claim.arrived_at + timedelta(seconds=self._deadline_s[self._known(claim.priority)])
+    def deadline(self, priority: str, job: Job | None, arrived_at: datetime) -> datetime:
+        """After which no call of a job starts: what it says, else the time of its priority, from when it may begin."""
+        if job is not None and job.deadline is not None:
+            return job.deadline
+        begins = job.not_before if job is not None and self.keeps(job, arrived_at) else None
+        return max(begins or arrived_at, arrived_at) + timedelta(seconds=self._deadline_s[self._known(priority)])
+
+    def keeps(self, job: Job, arrived_at: datetime) -> bool:
+        """Whether a job is scheduled within the time for which jobs are kept."""
+        return job.not_before is None or job.not_before - arrived_at <= self._kept
 
 
 def output_limit(body: Mapping[str, object]) -> int | None:

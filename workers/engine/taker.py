@@ -16,8 +16,8 @@ LOOK_S = 1.0
 """How often it is asked who has due jobs, and how often an idle taker looks."""
 PAGES = 8
 """How many batches of jobs that turn out to be paused are put aside for one tenant in a row."""
-CANCELLED_S = 1.0
-"""How often cancelled jobs are looked for, wherever they stand in the queue."""
+ENDING_S = 1.0
+"""How often jobs are looked for that are to end, wherever they stand in the queue."""
 LONG_AGO_S = 1e9
 BUSY_S = 0.02
 """What a taker leaves between two rounds while there is something to take."""
@@ -31,7 +31,7 @@ class Taker:
         self._priorities = priorities
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._halts = hands.halts
-        self._looked_at = self._cancelled_at = -LONG_AGO_S  # by the loop's clock
+        self._looked_at = self._ended_at = -LONG_AGO_S  # by the loop's clock
         self._nudged = asyncio.Event()
         self._events = Events("worker.taker")
         self.ticked_at = time.monotonic()
@@ -52,12 +52,17 @@ class Taker:
             self._nudged.clear()
             if self._leases.healthy() and self._ready.room() > 0:
                 try:
-                    # Who knows of nobody behind asks one question for all first; a cancel, too, makes what waits due.
-                    if self._ready.any_behind() or await self._store.any_due(datetime.now(UTC)):
+                    if await self._any_due():
                         await self._round()
                 except StoreUnknownError as error:
                     self._events.warning("taker.unknown", reason=str(error))
             await self._rest(BUSY_S if self._ready.any_behind() else LOOK_S)
+
+    async def _any_due(self) -> bool:
+        """Who knows of nobody behind asks one question for all; a cancel makes what waits due, a deadline does so but for paused batches."""
+        if self._ready.any_behind() or self._halts.any_paused_batch():
+            return True
+        return await self._store.any_due(datetime.now(UTC))
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -69,7 +74,7 @@ class Taker:
     async def _round(self) -> int:
         """Take what is to end and what there is room for; return how many jobs were taken or put aside."""
         now = datetime.now(UTC)
-        found = await self._cancelled()
+        found = await self._ending(now)
         await self._look(now)
         for priority in self._priorities:
             found += await self._fill(priority, now)
@@ -114,15 +119,17 @@ class Taker:
                 return parked, ids
         return parked, []
 
-    async def _cancelled(self) -> int:
-        """Take what is to end, whatever is queued before it or paused."""
+    async def _ending(self, now: datetime) -> int:
+        """Take what is to end, whatever is queued before it or paused: what was cancelled, and what its deadline has passed."""
         room = min(BATCH, self._ready.room())
         clock_s = asyncio.get_running_loop().time()
-        if room <= 0 or clock_s - self._cancelled_at < CANCELLED_S:
+        if room <= 0 or clock_s - self._ended_at < ENDING_S:
             return 0
         ids = await self._store.cancelled_waiting(room)
+        if len(ids) < room:
+            ids += await self._store.overdue(now, room - len(ids))
         if len(ids) < room:  # else there are more, and the next round looks again
-            self._cancelled_at = clock_s
+            self._ended_at = clock_s
         return await self._take(ids, datetime.now(UTC)) if ids else 0
 
     async def _take(self, ids: list[str], now: datetime) -> int:

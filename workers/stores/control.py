@@ -85,6 +85,9 @@ class ControlStore(Store, Protocol):
     async def cancelled_waiting(self, limit: int) -> list[str]:
         """Ids of up to `limit` waiting jobs that carry a cancel: they are to end, whatever is queued before them."""
 
+    async def overdue(self, now: datetime, limit: int) -> list[str]:
+        """Ids of up to `limit` waiting jobs whose deadline has passed, made due now if they were not: whoever awaits them is to be told."""
+
     async def rerun(self, job: str, seq: int) -> Code | None:
         """Start the next generation of a job that has ended without success; the code tells why not.
 

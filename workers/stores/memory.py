@@ -58,6 +58,7 @@ class MemoryStore(MemoryControl):
         fields = {name: getattr(job, name) for name in ("uid", "tenant", "job_id", "priority", "payload", "digest")}
         fields |= {name: getattr(job, name) for name in ("arrived_at", "batch_id", "trace")}
         fields |= {"state": State.CLAIMED, "owner": self.owner, "takeovers": 0, "attempts": 0}
+        fields |= {"deadline": job.deadline} if job.deadline is not None else {}
         if job.due_at is not None:
             fields |= {"state": State.WAITING, "owner": None, "due_at": job.due_at, "why_waiting": job.why_waiting}
             fields |= {"wait_key": job.wait_key} if job.wait_key is not None else {}
@@ -164,12 +165,8 @@ class MemoryStore(MemoryControl):
         job.update(state=State.WAITING, owner=None, due_at=wanted.due_at, why_waiting=wanted.why_waiting)
         job["attempts"] = wanted.attempts
         job.pop("token", None)
-        if wanted.wait_key is not None:
-            job["wait_key"] = wanted.wait_key
-        if wanted.last_failure is not None:
-            job["last_failure"] = wanted.last_failure
-        if wanted.priority is not None:
-            job["priority"] = wanted.priority
+        said = {name: getattr(wanted, name) for name in ("wait_key", "last_failure", "priority", "deadline")}
+        job.update({name: value for name, value in said.items() if value is not None})
         if wanted.nothing_sent:
             job.pop("called", None)
         return Fate.DONE

@@ -15,6 +15,7 @@ from workers.stores.protocol import Address, Backlog, State
 
 _OF_A_GENERATION = (
     *("result", "row", "cancel", "called", "expire_at", "finished_at", "wait_key", "token", "rerun", "last_failure"),
+    "deadline",
 )
 
 
@@ -68,6 +69,15 @@ class MemoryControl(MemoryIncarnation):
         """Ids of waiting jobs that carry a cancel."""
         self._begin("cancelled_waiting")()
         return [id_ for id_, job in self._waiting() if "cancel" in job][:limit]
+
+    async def overdue(self, now: datetime, limit: int) -> list[str]:
+        """Ids of waiting jobs whose deadline has passed, made due now if they were not."""
+        end = self._begin("overdue")
+        found = [(id_, job) for id_, job in self._waiting() if job.get("deadline", NEVER) <= now][:limit]
+        for _, job in found:
+            job["due_at"] = min(job["due_at"], now)
+        end()
+        return [id_ for id_, _ in found]
 
     async def rerun(self, job: str, seq: int) -> Code | None:
         """Start the next generation of a job that has ended without success, or keep the wish until its result is out."""

@@ -17,6 +17,7 @@ _ENDED: Document = {"state": {"$in": documents.TERMINAL}}
 _CAN_RUN_AGAIN: Document = {**_ENDED, "outbox": {"$exists": False}, "payload": {"$exists": True}}
 _OF_A_GENERATION = (
     *("result", "row", "cancel", "called", "expire_at", "finished_at", "wait_key", "token", "rerun", "last_failure"),
+    "deadline",
 )
 _NEXT_GENERATION: Document = {
     "$inc": {"generation": 1},
@@ -71,6 +72,16 @@ class ControlVerbs(Connection):
         """Ids of up to `limit` waiting jobs that carry a cancel."""
         query = {"owner": None, "state": State.WAITING, "cancel": {"$exists": True}}
         return [job["_id"] for job in await self.find(query, {"_id": 1}, hint="cancelled", limit=limit)]
+
+    async def overdue(self, now: datetime, limit: int) -> list[str]:
+        """Ids of up to `limit` waiting jobs whose deadline has passed, made due now if they were not."""
+        query = {"state": State.WAITING, "deadline": {"$lte": now}}
+        found = await self.find(query, {"due_at": 1}, sort=[("deadline", 1)], limit=limit, hint="deadline")
+        later = [job["_id"] for job in found if job["due_at"] > now]
+        if later:
+            waiting = {"_id": {"$in": later}, "state": State.WAITING, "due_at": {"$gt": now}}
+            await self.update_many(waiting, {"$set": {"due_at": now}})
+        return [job["_id"] for job in found]
 
     async def rerun(self, job: str, seq: int) -> Code | None:
         """Start the next generation of a job that has ended without success, or keep the wish until its result is out."""

@@ -72,6 +72,8 @@ def new_document(job: NewJob, owner: str) -> Document:
     if job.batch_id is not None:
         document["batch"] = f"{job.tenant}/{job.batch_id}"
         document["batch_id"] = job.batch_id
+    if job.deadline is not None:
+        document["deadline"] = job.deadline
     if job.trace is not None:
         document["trace"] = job.trace
     if waits:
@@ -172,6 +174,8 @@ def wait_statement(job: Waiting, owner: str) -> Document:
         changed["last_failure"] = job.last_failure
     if job.priority is not None:
         changed["priority"] = job.priority
+    if job.deadline is not None:
+        changed["deadline"] = job.deadline
     if job.nothing_sent:
         gone["called"] = 1
     return {

@@ -46,6 +46,7 @@ class NewJob:
     arrived_at: datetime
     batch_id: str | None = None
     trace: str | None = None  # W3C traceparent, and after a space the tracestate
+    deadline: datetime | None = None  # after which it has expired, wherever it stands
     due_at: datetime | None = None  # given: waiting until then; None: claimed by us
     why_waiting: str | None = None
     wait_key: str | None = None
@@ -125,6 +126,7 @@ class Waiting:
     nothing_sent: bool = True  # surely no call is open, or of unknown outcome: `called` is taken back
     last_failure: str | None = None  # None: what the document says stays
     priority: str | None = None  # the one in which it waits from here on; None: its own
+    deadline: datetime | None = None  # None: what the document says stays
 
 
 class Row(dict[str, Any]):

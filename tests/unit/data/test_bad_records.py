@@ -9,8 +9,8 @@ from schemas.codes import Code
 from tests.data.bad_records import ALL, FINE, NOT_JOBS, REFUSED, BadRecord
 
 PLACE = Place("cluster", "jobs.normal", 0, 7, datetime(2026, 12, 1, 8, tzinfo=UTC))
-LATER = {Code.UNKNOWN_MODEL, Code.REPLY_UNKNOWN, Code.COST_LIMIT, Code.PROVIDER_REJECTED}
-"""Codes that need routes, topics, prices or a provider."""
+LATER = {Code.SCHEDULED_TOO_LATE, Code.UNKNOWN_MODEL, Code.REPLY_UNKNOWN, Code.COST_LIMIT, Code.PROVIDER_REJECTED}
+"""Codes that need settings, routes, topics, prices or a provider."""
 
 
 def named(record: BadRecord) -> str:

@@ -95,6 +95,7 @@ def test_the_settings_file_can_be_named(tmp_path: Path, capsys: pytest.CaptureFi
         ["submit"],
         ["submit", "nothing.jsonl"],
         ["submit", "--ttl", "soon", "-"],
+        ["submit", "--priority", "urgent", "-"],
         ["status", "a", "--batch", "b"],
         ["results", "--job", "a", "--batch", "b"],
         ["results", "--status", "waiting"],

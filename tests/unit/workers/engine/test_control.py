@@ -141,6 +141,7 @@ def test_what_cannot_be_done_is_kept_with_its_code() -> None:
             b'{"action": "seal", "batch_id": "b", "total": 2}',
             b'{"action": "seal", "batch_id": "b", "total": 3, "reply_to": "results.nowhere"}',
             b'{"action": "explode"}',
+            b"cancel everything",
         ):
             await desk.asked(message)
         return desk.letters.codes
@@ -154,6 +155,7 @@ def test_what_cannot_be_done_is_kept_with_its_code() -> None:
         Code.TOTAL_TOO_SMALL,
         Code.REPLY_UNKNOWN,
         Code.INVALID_CONTROL,
+        Code.UNDECODABLE,
     ]
 
 

@@ -1,40 +1,120 @@
-"""What a worker that ends has not started goes back to wait as it was."""
+"""What starts, what ends without a start, and what a worker that ends has not started."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import pytest
 
 from broker.events import Events
 from broker.telemetry import Telemetry
-from tests.builders import Bench, an_answer, one_after_another, some_hands
+from schemas.codes import Code
+from tests.builders import Bench, an_answer, one_after_another, some_hands, some_settings
+from tests.virtual_time import run
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
-from workers.stores.protocol import State
+from workers.stores.control import Halt, HaltKind
+from workers.stores.protocol import Claim, State
+from workers.transports.memory import Outcome
+from workers.transports.protocol import Call
+
+
+class Desk:
+    """A dispatcher on a store in memory, with what it hands on to."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.hands = some_hands(bench.store, asyncio.get_running_loop().time, bench.settings)
+        failpoints = Failpoints("", Events("test"))
+        self.finisher = Finisher(
+            bench.store, bench.publisher, self.hands.registry, ready=self.hands.ready, failpoints=failpoints
+        )
+        telemetry = Telemetry(bench.settings.telemetry, "us", Random(1))
+        self.dispatcher = Dispatcher(
+            bench.pipeline.process, bench.settings.worker, hands=self.hands, finisher=self.finisher, telemetry=telemetry
+        )
+
+    async def claims(self, **fields: Any) -> Claim:  # noqa: ANN401 as `a_claim`
+        """A job that is in the store and ready here."""
+        claim = (await self.bench.claimed(**fields)).claim
+        self.hands.registry.add([claim.id])
+        self.hands.ready.accept(claim)
+        return claim
+
+    async def live(self, seconds: float) -> None:
+        """Run for so long, then write what has ended."""
+        await self.hands.leases.start({})
+        running = [asyncio.create_task(part.run()) for part in (self.dispatcher, self.finisher)]
+        await asyncio.sleep(seconds)
+        await self.finisher.flush()
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+
+    def state(self, name: str, tenant: str = "acme") -> tuple[str, str | None]:
+        """State and code of a job."""
+        job = self.bench.database.jobs[f"{tenant}/{name}"]
+        return job["state"], job.get("result", {}).get("code")
+
+
+async def _never(_: Call) -> Outcome:
+    return await asyncio.get_running_loop().create_future()
+
+
+def test_a_job_whose_deadline_passes_before_its_turn_is_told_so_at_once_though_no_slot_is_free() -> None:
+    async def life() -> tuple[Desk, int]:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 1})))
+        await desk.claims(id="acme/runs", job_id="runs", uid="1")
+        two_days_ago = datetime.now(UTC) - timedelta(days=2)
+        await desk.claims(id="beta/late", tenant="beta", job_id="late", uid="2", arrived_at=two_days_ago)
+        await desk.claims(id="acme/waits", job_id="waits", uid="3")
+        await desk.live(2)
+        return desk, len(desk.bench.transport.calls)
+
+    desk, calls = run(life())
+    assert desk.state("late", "beta") == ("expired", Code.EXPIRED)
+    assert [desk.state(name) for name in ("runs", "waits")] == [("claimed", None)] * 2
+    assert calls == 1
+
+
+def test_a_job_under_a_pause_expires_all_the_same() -> None:
+    async def life() -> Desk:
+        desk = Desk(Bench(_never))
+        await desk.claims(id="acme/late", job_id="late", arrived_at=datetime.now(UTC) - timedelta(days=2))
+        desk.hands.halts.learn([Halt("acme", HaltKind.PAUSED, 1, "", datetime.now(UTC))])
+        await desk.live(1)
+        return desk
+
+    assert run(life()).state("late") == ("expired", Code.EXPIRED)
+
+
+def test_outcomes_that_wait_to_be_written_do_not_keep_a_few_slots_from_working() -> None:
+    async def life() -> int:
+        desk = Desk(Bench(one_after_another(an_answer()), some_settings(worker={"slots": 2})))
+        old = datetime.now(UTC) - timedelta(hours=1)
+        for number in range(40):
+            await desk.claims(id=f"acme/{number}", job_id=str(number), uid=str(number), arrived_at=old)
+        await desk.live(0.2)  # each outcome may wait a quarter of a second for others
+        return len(desk.bench.transport.calls)
+
+    assert run(life()) == 40
 
 
 @pytest.mark.parametrize("called", [True, False])
 async def test_a_job_that_is_handed_back_keeps_what_is_known_of_its_calls(called: bool) -> None:
-    bench = Bench(one_after_another(an_answer()))
-    claim = (await bench.claimed(execution="at_most_once")).claim
+    desk = Desk(Bench(one_after_another(an_answer())))
+    claim = await desk.claims(execution="at_most_once")
     if called:  # by a worker that died
-        await bench.store.mark_called(claim.id, claim.fence)
+        await desk.bench.store.mark_called(claim.id, claim.fence)
     claim.called = called
-    hands = some_hands(bench.store, asyncio.get_running_loop().time, bench.settings)
-    hands.registry.add([claim.id])
-    hands.ready.accept(claim)
-    failpoints = Failpoints("", Events("test"))
-    finisher = Finisher(bench.store, bench.publisher, hands.registry, ready=hands.ready, failpoints=failpoints)
-    telemetry = Telemetry(bench.settings.telemetry, "us", Random(1))
-    dispatcher = Dispatcher(
-        bench.pipeline.process, bench.settings.worker, hands=hands, finisher=finisher, telemetry=telemetry
-    )
-    assert dispatcher.hand_back() == 1
-    running = asyncio.create_task(finisher.run())
-    await finisher.flush()
+    assert desk.dispatcher.hand_back() == 1
+    running = asyncio.create_task(desk.finisher.run())
+    await desk.finisher.flush()
     running.cancel()
-    [document] = bench.database.jobs.values()
+    [document] = desk.bench.database.jobs.values()
     assert document["state"] == State.WAITING
     assert document.get("called", False) is called
-    assert claim.id not in hands.registry
+    assert document["deadline"] > datetime.now(UTC)
+    assert claim.id not in desk.hands.registry

@@ -50,6 +50,16 @@ def test_what_is_withdrawn_is_gone_and_the_rest_is_served_as_if_it_had_never_bee
     assert fair.pop() is None
 
 
+def test_what_is_overdue_is_taken_out_of_its_turn_and_charged_until_it_is_settled() -> None:
+    fair = queue()
+    for number, deadline in enumerate((5.0, 1.0, 9.0)):
+        fair.push(f"a{number}", "normal", "a", cost=1, deadline=deadline)
+        fair.push(f"b{number}", "batch", "b", cost=1, deadline=deadline)
+    assert sorted(fair.overdue(5.0)) == ["a0", "a1", "b0", "b1"]
+    assert (len(fair), fair.size("normal"), fair.held("batch", "b"), fair.overdue(5.0)) == (2, 1, 1, [])
+    assert fair.drain() == ["a2", "b2"]
+
+
 def test_a_quiet_tenant_is_next_behind_a_noisy_ones_thousand() -> None:
     fair = queue()
     fill(fair, "noisy", 1_000)

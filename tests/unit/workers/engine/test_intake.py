@@ -1,7 +1,7 @@
 """What becomes of a record whose job is known already, or shall not run now."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import orjson
@@ -10,6 +10,7 @@ import pytest
 from broker.codec import Place
 from broker.events import Events
 from broker.sending import Sending
+from schemas.codes import Code
 from tests.builders import BODY, Sent, some_hands, some_settings
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.failpoints import Failpoints
@@ -133,6 +134,7 @@ async def test_a_duplicate_with_another_body_takes_nothing_up() -> None:
 
 
 SCHEDULED = "2099-01-01T00:00:00Z"
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
 @pytest.mark.parametrize(
@@ -141,9 +143,9 @@ SCHEDULED = "2099-01-01T00:00:00Z"
         (EVERYTHING, HaltKind.PAUSED, {}, ("paused", False, None)),
         ("acme", HaltKind.PAUSED, {}, ("paused", False, None)),
         ("acme/b", HaltKind.PAUSED, {"batch_id": "b"}, ("paused", True, "paused:acme/b")),
-        ("acme/b", HaltKind.PAUSED, {"batch_id": "b", "not_before": SCHEDULED}, ("scheduled", False, None)),
+        ("acme/b", HaltKind.PAUSED, {"batch_id": "b", "not_before": TOMORROW}, ("scheduled", False, None)),
         ("acme/b", HaltKind.PAUSED, {}, None),
-        ("acme/b", HaltKind.CANCELLED, {"batch_id": "b", "not_before": SCHEDULED}, None),
+        ("acme/b", HaltKind.CANCELLED, {"batch_id": "b", "not_before": TOMORROW}, None),
     ],
 )
 async def test_a_job_that_arrives_under_a_halt_waits_or_is_ready_to_be_ended(
@@ -169,6 +171,25 @@ async def test_a_job_that_was_announced_and_arrives_under_a_pause_is_merged_and_
     document = worker.store.database.jobs["acme/1"]
     assert (document["state"], document["why_waiting"]) == ("waiting", "paused")
     assert len(worker.hands.registry) == 0
+
+
+async def test_a_job_that_waits_knows_its_deadline() -> None:
+    worker = _Worker()
+    await worker.hands.leases.start({})
+    await worker.read(0, not_before=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    document = worker.store.database.jobs["acme/1"]
+    assert document["why_waiting"] == "scheduled"
+    assert document["deadline"] == document["due_at"] + timedelta(days=1)
+
+
+async def test_a_schedule_beyond_the_time_for_which_jobs_are_kept_does_not_wait_to_be_refused() -> None:
+    worker = _Worker()
+    await worker.hands.leases.start({})
+    await worker.read(0, not_before=SCHEDULED)
+    ready = worker.hands.ready.pop()
+    assert ready is not None
+    assert ready.parsed.refusal is not None
+    assert ready.parsed.refusal.code == Code.SCHEDULED_TOO_LATE
 
 
 async def test_a_noisy_tenant_leaves_room_for_others_and_its_jobs_stay_in_their_order() -> None:

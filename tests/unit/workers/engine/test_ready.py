@@ -9,6 +9,7 @@ import pytest
 
 from broker.codec import parse
 from broker.settings import Settings
+from schemas.codes import Code
 from workers.engine.ready import OUTPUT_WEIGHT, ReadyQueue, output_limit
 from workers.stores.protocol import Address, Claim
 
@@ -76,6 +77,30 @@ def test_a_deadline_of_the_job_goes_before_that_of_its_priority() -> None:
     assert names(ready) == ["soon", "late"]
 
 
+def test_a_scheduled_job_has_the_time_of_its_priority_from_when_it_may_begin() -> None:
+    ready = queue()
+    ready.accept(claim("a", priority="interactive", not_before="2026-12-01T20:00:00Z"))
+    job = ready.pop()
+    assert job is not None
+    assert job.deadline == (NOW + timedelta(hours=12, minutes=10)).timestamp()
+
+
+@pytest.mark.parametrize(("days", "kept"), [(7, True), (8, False), (2_000_000, False)])
+def test_a_schedule_beyond_the_time_for_which_jobs_are_kept_is_refused(days: int, kept: bool) -> None:
+    ready = queue()
+    later = NOW + timedelta(days=days) if days < 1_000 else datetime.max.replace(tzinfo=UTC, microsecond=0)
+    ready.accept(claim("a", not_before=later.isoformat(), metadata="x"))
+    job = ready.pop()
+    assert job is not None
+    assert (job.parsed.refusal is None) is kept
+    if job.parsed.refusal is not None:
+        assert job.parsed.refusal.code == Code.SCHEDULED_TOO_LATE
+        assert job.parsed.refusal.message.startswith(
+            "not_before: jobs are kept for 7 days, 0:00:00; The not_before is later"
+        )
+        assert job.parsed.metadata == "x"
+
+
 def test_a_job_that_was_parsed_is_not_parsed_again() -> None:
     ready, one = queue(), claim("a")
     said = parse(one.payload, NOW)
@@ -141,6 +166,17 @@ def test_the_first_priority_alone_can_be_asked_for() -> None:
     job = ready.pop(only_first=True)
     assert job is not None
     assert job.claim.job_id == "soon"
+
+
+def test_what_is_overdue_here_is_taken_out_and_no_longer_marked() -> None:
+    ready = queue()
+    ready.accept(claim("late", deadline="2026-12-01T08:05:00Z"))
+    ready.accept(claim("in time"))
+    [late] = ready.overdue((NOW + timedelta(minutes=5)).timestamp())
+    assert late.claim.job_id == "late"
+    ready.mark("acme/late", "too late")
+    assert late.claim.cancel is None
+    assert names(ready) == ["in time"]
 
 
 def test_a_cancelled_job_that_waits_here_is_marked() -> None:

@@ -10,6 +10,7 @@ from tests.builders import a_new_job, some_hands, some_settings
 from tests.virtual_time import run
 from workers.engine.hands import Hands
 from workers.engine.taker import Taker
+from workers.stores.control import NEVER, Halt, HaltKind
 from workers.stores.memory import MemoryDatabase, MemoryStore
 
 
@@ -109,6 +110,36 @@ def test_a_quiet_tenant_is_served_at_once_though_a_noisy_one_has_filled_its_room
     full, served = run(life())
     assert full == 16
     assert served == {"quiet normal": 4, "noisy normal": 4}
+
+
+def test_a_job_whose_deadline_has_passed_is_taken_though_a_thousand_wait_before_it() -> None:
+    async def life() -> bool:
+        few = _Few()
+        await few.hands.leases.start({})
+        await few.waits(1_000, "acme")
+        now = datetime.now(UTC)
+        late = a_new_job("late", due_at=NEVER, deadline=now, why_waiting="paused")
+        await few.store.insert([late])
+        await few.taker._round()
+        return late.id in few.hands.registry
+
+    assert run(life())
+
+
+def test_a_job_of_a_paused_batch_expires_though_nothing_is_due() -> None:
+    async def life() -> bool:
+        few = _Few()
+        await few.hands.leases.start({})
+        few.hands.halts.learn([Halt("acme/b", HaltKind.PAUSED, 1, "", datetime.now(UTC), applied=True)])
+        late = a_new_job("late", batch_id="b", due_at=NEVER, deadline=datetime.now(UTC), why_waiting="paused")
+        await few.store.insert([late])
+        taking = asyncio.create_task(few.taker.run())
+        await asyncio.sleep(2)
+        taking.cancel()
+        await asyncio.wait({taking})
+        return late.id in few.hands.registry
+
+    assert run(life())
 
 
 def test_what_others_put_to_wait_is_found_within_a_second() -> None:
