@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from broker.section import Section
-from broker.windows import Per
+from broker.windows import END, Per, Window
 from schemas.job import Tenant
 from schemas.money import Usd
 
@@ -170,6 +170,11 @@ class Tenancy(NamedTuple):
     time_zone: str = "UTC"
 
 
+def book_id(subject: str, per: Per, window: Window) -> str:
+    """The name of a limit's book in a window, "tenant:acme/day/2026-12-01T00:00Z"."""
+    return f"{subject}/{per}" if window.end == END else f"{subject}/{per}/{window.start:%Y-%m-%dT%H:%MZ}"
+
+
 def parts(subject: str) -> tuple[str, str, str]:
     """The scope of a limit's owner, the tenant whose jobs alone count ("": all), and the owner."""
     head, _, owner = subject.removeprefix(_SHADOW).partition(":")
@@ -193,8 +198,8 @@ class Rulebook:
         self._tenants = tenants
         scopes = {limit.scope for limit in self.limits}
         self._by_model, self._by_batch = "model" in scopes, "batch" in scopes
-        self._tags = tuple(sorted({limit.of.partition("=")[0] for limit in self.limits if limit.scope == "tag"}))
-        self._plain = not (self._by_model or self._by_batch or self._tags)
+        self.tags = tuple(sorted({limit.of.partition("=")[0] for limit in self.limits if limit.scope == "tag"}))
+        self._plain = not (self._by_model or self._by_batch or self.tags)
 
     def distinct(self, facts: Said) -> object:
         """What two jobs have in common to which the same limits apply; to be looked up by."""
@@ -204,7 +209,7 @@ class Rulebook:
             facts.tenant,
             facts.model if self._by_model else None,
             facts.batch_id if self._by_batch else None,
-            *(facts.tags.get(name) for name in self._tags),
+            *(facts.tags.get(name) for name in self.tags),
         )
 
     def applying(self, facts: Said) -> list[Applied]:

@@ -55,6 +55,7 @@ class UsageEvent(Usage):
     billed: bool
     estimated: bool
     incarnation: str
+    held_tokens: int = Field(default=0, description="The estimate of input and output for which budget was reserved.")
     queued_ms: int
     provider_ms: int
     tags: dict[str, str] = Field(default_factory=dict)

@@ -74,6 +74,7 @@ def ledger_row(running: Running, target: Target, attempt: Attempt, incarnation: 
             "billed": False,
             "estimated": attempt.estimated,
             "incarnation": incarnation,
+            "held_tokens": running.held_tokens,
             "quota_keys": list(attempt.quota_keys),
             "queued_ms": _milliseconds(claim.arrived_at, running.started_at),
             "provider_ms": attempt.provider_ms,

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from broker.cli import files, screen
 from broker.cli.arrived import Ends, Note
 from broker.cli.durations import duration, rfc3339
+from broker.cli.estimate import estimate
 from broker.cli.follow import follow
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.lines import Terms
@@ -40,6 +41,14 @@ _Follow = Annotated[
 _Check = Annotated[bool, typer.Option("--check", help="Only say which lines would be refused; send nothing.")]
 
 
+_Estimate = Annotated[
+    bool,
+    typer.Option(
+        "--estimate", help="Only say what tokens and cost are likely, and if the limits have room; send nothing."
+    ),
+]
+
+
 def submit(  # noqa: PLR0913 each is an option of the command
     context: typer.Context,
     file: _File,
@@ -50,6 +59,7 @@ def submit(  # noqa: PLR0913 each is an option of the command
     ttl: _Ttl = None,
     follow_it: _Follow = False,
     check: _Check = False,
+    estimate_it: _Estimate = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,19 +82,34 @@ def submit(  # noqa: PLR0913 each is an option of the command
         terms = Terms(batch or files.fingerprint(opened), tenant, deadline)
         reading = Reading(opened, terms, bars, as_json=as_json)
         with _if_interrupted("not all of it was sent; send it again when you like, no job runs twice"):
+            if settings and estimate_it:
+                _estimated(settings, reading)
             seal = follow_it and batch is None
             ends = asyncio.run(_send(settings, chosen, reading, note, seal=seal)) if settings else reading.checked()
     reading.report(sent=not check)
     all_well = not reading.refused
     if settings and ends and follow_it:
-        with _if_interrupted(f"the jobs go on; `aibroker status --batch {terms.batch}` says how far they are"):
-            followed = asyncio.run(follow(settings, chosen, ends, reading.batches, theirs_alone=batch is None))
-        followed.report(as_json=as_json)
-        all_well = all_well and followed.all_succeeded
+        all_well = _followed(settings, chosen, ends, reading, theirs_alone=batch is None) and all_well
     if settings:
         note.remove()
     if not all_well:
         raise typer.Exit(1)
+
+
+def _estimated(settings: Settings, reading: Reading) -> NoReturn:
+    """Say what the file will probably use and cost; the exit code is 1 where a limit has no room for it, or lines were refused."""
+    has_room = asyncio.run(estimate(settings, reading.jobs(), as_json=reading.as_json))
+    reading.report(sent=False)
+    raise typer.Exit(0 if has_room and not reading.refused else 1)
+
+
+def _followed(settings: Settings, priority: str, ends: Ends, reading: Reading, *, theirs_alone: bool) -> bool:
+    """Stay until all jobs have ended; return whether all succeeded."""
+    batch = reading.terms.batch
+    with _if_interrupted(f"the jobs go on; `aibroker status --batch {batch}` says how far they are"):
+        followed = asyncio.run(follow(settings, priority, ends, reading.batches, theirs_alone=theirs_alone))
+    followed.report(as_json=reading.as_json)
+    return followed.all_succeeded
 
 
 @contextmanager

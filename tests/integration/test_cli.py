@@ -282,6 +282,32 @@ def test_usage_is_summed_to_the_last_digit(
     assert b"12345678901.0000003001" in capfdbinary.readouterr().out
 
 
+def test_an_estimate_says_tokens_and_cost_and_whether_the_limits_have_room_and_sends_nothing(
+    collections: Settings, environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    plant(collections, "usage", *({**row(number, "acme", "0.1"), "output_tokens": 50} for number in range(30)))
+    entry = {"requests": 3, "tokens": 100, "usd": Decimal128("0.75")}
+    plant(collections, "quotas", {"_id": "tenant:acme/lifetime", "closed": entry, "grants": {}})
+    settings = "limits: [{scope: tenant, of: acme, per: lifetime, usd: %s, requests: %d}]\n"
+    (tmp_path / "aibroker.yaml").write_text(settings % ('"1"', 13))
+    path = tmp_path / "jobs.jsonl"
+    path.write_bytes(b"".join(orjson.dumps({"tenant": "acme", "body": BODY}) + b"\n" for _ in range(10)))
+    assert run(["submit", str(path), "--estimate", "--json"], environment) == 0
+    estimated, *limits, checked = map(json.loads, capfdbinary.readouterr().out.splitlines())
+    assert (estimated["model"], estimated["jobs"], estimated["input_tokens"]) == ("gpt-4o-mini", 10, 50)
+    assert (estimated["output_tokens_p50"], estimated["output_is"]) == (500, "learned")
+    assert Decimal(estimated["cost_usd_p90"]) == 50 * Decimal("0.00000015") + 500 * Decimal("0.0000006")
+    assert [(limit["unit"], Decimal(limit["left"]), limit["fits"]) for limit in limits] == [
+        ("requests", 10, True),
+        ("usd", Decimal("0.25"), True),
+    ]
+    assert checked["event"] == "checked"
+
+    (tmp_path / "aibroker.yaml").write_text(settings % ('"0.7501"', 12))
+    assert run(["submit", str(path), "--estimate"], environment) == 1
+    assert b"tenant:acme" in capfdbinary.readouterr().out
+
+
 def test_the_doctor_names_what_is_missing_and_the_remedy(
     environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

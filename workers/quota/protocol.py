@@ -11,8 +11,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from broker.limits import AtLimit
-from broker.windows import END, Per
+from broker.limits import AtLimit, book_id
+from broker.windows import END, Per, Window
 from workers.quota.book import Amounts, Book
 
 LEAST, MOST = timedelta(minutes=10), timedelta(days=1)
@@ -31,9 +31,7 @@ class Key(NamedTuple):
     @property
     def id(self) -> str:
         """The name of its book, "tenant:acme/day/2026-12-01T00:00Z"."""
-        if self.end == END:
-            return f"{self.subject}/{self.per}"
-        return f"{self.subject}/{self.per}/{self.start:%Y-%m-%dT%H:%MZ}"
+        return book_id(self.subject, self.per, Window(self.start, self.end))
 
     @property
     def wait_key(self) -> str:

@@ -1,0 +1,237 @@
+"""`aibroker submit --estimate`: tokens and cost of a file's jobs per model before anything is sent, and whether the limits have room for them.
+
+Input is counted as the model's tokenizer does. Output is what the latest answers of the same tenant, model and tag had: `p50` takes the middle length
+for each job, `p90` a length that one in ten passes; so the sum of a large file is nearer to `p50`, and rarely above `p90`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import orjson
+
+from broker import mongo
+from broker.cli import database, screen
+from broker.limits import Applied, Facts, Rulebook, book_id, units
+from broker.outputs import Outputs
+from broker.prices import Price, Prices
+from broker.settings import Settings
+from broker.tokens import count
+from broker.windows import window
+from schemas.money import plain
+from schemas.usage import Usage
+
+PERCENTILES = (50, 90)
+LATEST = 1_000
+"""Of so many answers of a tenant and model the lengths are looked at."""
+ASSUMED_OUTPUT = 256
+"""Output tokens of a job that does not say max_tokens, where too few answers are known."""
+A_MESSAGE = 4
+"""Tokens that a chat's message has around its text."""
+_WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
+_CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+class Kind(NamedTuple):
+    """What jobs have in common that are estimated alike."""
+
+    tenant: str
+    model: str
+    batch_id: str | None
+    tags: tuple[tuple[str, str], ...]
+
+    @property
+    def facts(self) -> Facts:
+        """What limits look at."""
+        return Facts(self.tenant, self.model, self.batch_id, dict(self.tags))
+
+
+@dataclass(slots=True)
+class Sums:
+    """Jobs of one kind: how many, what they bring in, and how many may answer at most so long (None: without a bound)."""
+
+    jobs: int = 0
+    input_tokens: int = 0
+    caps: Counter[int | None] = field(default_factory=Counter)
+
+    def output(self, likely: int) -> int:
+        """The output tokens of all, where each has `likely` or its bound."""
+        return sum(times * (likely if cap is None else min(cap, likely)) for cap, times in self.caps.items())
+
+
+def summed(records: Iterable[bytes], rules: Rulebook, tag: str | None) -> dict[Kind, Sums]:
+    """Count the records of jobs."""
+    names = {*rules.tags, *([tag] if tag else [])}
+    found: dict[Kind, Sums] = {}
+    for record in records:
+        job = orjson.loads(record)
+        body, model = job["body"], str(job["body"]["model"])
+        tags = tuple(sorted((name, value) for name, value in (job.get("tags") or {}).items() if name in names))
+        sums = found.setdefault(Kind(job["tenant"], model, job.get("batch_id"), tags), Sums())
+        sums.jobs += 1
+        sums.input_tokens += _input_tokens(body, model)
+        silent = job.get("operation", "chat") in _WITHOUT_OUTPUT
+        cap = 0 if silent else next((body[name] for name in _CAPS if isinstance(body.get(name), int)), None)
+        sums.caps[cap] += 1
+    return found
+
+
+def _input_tokens(body: Mapping[str, Any], model: str) -> int:
+    messages = body.get("messages")
+    around = A_MESSAGE * len(messages) if isinstance(messages, list) else 0
+    asked = [body.get(name) for name in ("messages", "input", "instructions", "prompt")]
+    return around + sum(count(text, model) for text in _texts(asked))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if name not in {"role", "type"}:
+                yield from _texts(inner)
+
+
+class Target(NamedTuple):
+    """Who would answer first: the model's name there, and its price."""
+
+    model: str
+    price: Price | None
+
+
+def first_target(settings: Settings, prices: Prices, model: str) -> Target:
+    """The first target of a model's route, or of the providers that serve it."""
+    for route in settings.routes.get(model, ()):
+        return Target(route.model, prices.resolve(settings.providers[route.provider].priced_as, route.model))
+    for provider in settings.providers.values():
+        if not provider.models or model in provider.models:
+            return Target(model, prices.resolve(provider.priced_as, model))
+    return Target(model, None)
+
+
+async def learned(opened: mongo.Database, kinds: Iterable[tuple[str, str]], tag: str | None) -> Outputs:
+    """The lengths of the latest answers, by tenant and model, from the ledger."""
+    outputs = Outputs()
+    for tenant, model in kinds:
+        query = {"tenant": tenant, "request_model": model, "billed": True, "estimated": False}
+        fields = {"output_tokens": 1, "tags": 1}
+        rows = opened["usage"].find(query, fields, sort=[("at", -1)], limit=LATEST, hint="tenant")
+        for row in await rows.to_list(None):
+            value = (row.get("tags") or {}).get(tag, "") if tag else ""
+            outputs.learn(tenant, model, value, row["output_tokens"])
+    return outputs
+
+
+def estimates(
+    found: Mapping[Kind, Sums], settings: Settings, outputs: Outputs
+) -> Iterator[tuple[Kind, dict[str, Any]]]:
+    """What each kind will probably use and cost."""
+    prices = Prices(settings.prices)
+    for kind, sums in found.items():
+        target = first_target(settings, prices, kind.model)
+        tag = dict(kind.tags).get(settings.estimates.tag or "", "")
+        row: dict[str, Any] = {"tenant": kind.tenant, "model": kind.model, "jobs": sums.jobs}
+        row["input_tokens"] = sums.input_tokens
+        for percent in PERCENTILES:
+            known = outputs.estimate(kind.tenant, target.model, tag, percent)
+            output = sums.output(ASSUMED_OUTPUT if known is None else known)
+            usage = Usage(input_tokens=sums.input_tokens, output_tokens=output)
+            row[f"output_tokens_p{percent}"] = output
+            row[f"cost_usd_p{percent}"] = None if target.price is None else target.price.cost(usage)
+            row["output_is"] = "assumed" if known is None else "learned"
+        yield kind, row
+
+
+def by_model(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows summed by tenant and model."""
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        into = merged.setdefault((row["tenant"], row["model"]), {**row, **dict.fromkeys(_ADDED, 0)})
+        for name in _ADDED:
+            into[name] = None if into[name] is None or row[name] is None else into[name] + row[name]
+        if row["output_is"] == "assumed":
+            into["output_is"] = "assumed"
+    return list(merged.values())
+
+
+_ADDED = (
+    "jobs",
+    "input_tokens",
+    *(f"{name}_p{percent}" for percent in PERCENTILES for name in ("output_tokens", "cost_usd")),
+)
+
+
+async def rooms(
+    opened: mongo.Database, rules: Rulebook, needs: Iterable[tuple[Kind, dict[str, Any]]], now: datetime
+) -> list[dict[str, Any]]:
+    """For each limit that applies: what it has left now, what the file needs of it by `p90`, and whether that fits."""
+    needed: dict[tuple[str, str], tuple[Applied, dict[str, Any]]] = {}
+    for kind, row in needs:
+        for applied in rules.applying(kind.facts):
+            _, sums = needed.setdefault(
+                (applied.subject, applied.limit.per),
+                (applied, dict.fromkeys(("requests", "tokens", "usd"), Decimal(0))),
+            )
+            sums["requests"] += row["jobs"]
+            sums["tokens"] += row["input_tokens"] + row["output_tokens_p90"]
+            sums["usd"] += row["cost_usd_p90"] or 0
+    return [room for applied, sums in needed.values() for room in await _room(opened, applied, sums, now)]
+
+
+async def _room(
+    opened: mongo.Database, applied: Applied, sums: Mapping[str, Any], now: datetime
+) -> list[dict[str, Any]]:
+    limit = applied.limit
+    if limit.per == "concurrent":
+        return []  # it says how many run at once, not how many may run
+    current = window(limit.per, applied.zone, now)
+    book = await opened["quotas"].find_one({"_id": book_id(applied.subject, limit.per, current)}) or {}
+    entries = [entry for entry in (book.get("closed"), *book.get("grants", {}).values()) if entry]
+    found = []
+    for unit, most in units(limit):
+        used = sum((_decimal(entry[unit]) for entry in entries), Decimal(0))
+        left = max(Decimal(most) - used, Decimal(0))
+        room = {"limit_of": applied.subject, "per": limit.per, "mode": limit.mode, "unit": unit, "limit": Decimal(most)}
+        found.append({**room, "left": left, "needed_p90": Decimal(sums[unit]), "fits": Decimal(sums[unit]) <= left})
+    return found
+
+
+def _decimal(value: object) -> Decimal:
+    amount = screen.decimal(value)
+    return Decimal(str(value)) if amount is None else amount
+
+
+async def estimate(settings: Settings, records: Iterable[bytes], *, as_json: bool) -> bool:
+    """Write what the jobs will probably use and cost, and say whether every limit that holds has room for them now."""
+    rules, tag = settings.rulebook(), settings.estimates.tag
+    found, prices = summed(records, rules, tag), Prices(settings.prices)
+    async with database.opened(settings) as opened:
+        kinds = {(kind.tenant, first_target(settings, prices, kind.model).model) for kind in found}
+        rows = list(estimates(found, settings, await learned(opened, sorted(kinds), tag)))
+        limits = await rooms(opened, rules, rows, datetime.now(UTC))
+    _show("estimate", "Estimate", by_model(row for _, row in rows), as_json=as_json)
+    _show("limit", "Limits", limits, as_json=as_json)
+    return all(row["fits"] for row in limits if row["mode"] == "hard")
+
+
+def _show(event: str, title: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            screen.write_json({"event": event, **{name: _told(value) for name, value in row.items()}})
+    elif rows:
+        columns = list(rows[0])
+        screen.write_table(
+            title,
+            [name.replace("_", " ") for name in columns],
+            ([_told(row[name]) for name in columns] for row in rows),
+        )
+
+
+def _told(value: object) -> object:
+    return plain(value) if isinstance(value, Decimal) else value

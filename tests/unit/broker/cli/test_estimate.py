@@ -1,0 +1,82 @@
+"""What a file of jobs will probably use: counted input, output by percentiles of the latest answers, never above what a job allows."""
+
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from broker.cli.estimate import Kind, by_model, estimates, summed
+from broker.limits import Rulebook
+from broker.outputs import Outputs
+from broker.settings import Settings
+from broker.tokens import count
+
+TEXT = "write an advertisement for a bicycle"
+SETTINGS = Settings.model_validate(
+    {
+        "providers": {"main": {"base_url": "http://provider"}},
+        "routes": {"ours": [{"provider": "main", "model": "m"}]},
+        "prices": [{"model": "m", "input": "1", "output": "2"}],
+        "estimates": {"tag": "kind"},
+    }
+)
+
+
+def record(model: str = "ours", **fields: Any) -> bytes:  # noqa: ANN401 fields of a body or of a job
+    body = {"model": model, "messages": [{"role": "user", "content": TEXT}], **fields.pop("body", {})}
+    return orjson.dumps({"tenant": "acme", "body": body, **fields})
+
+
+def rows(records: list[bytes], outputs: Outputs | None = None) -> list[dict[str, Any]]:
+    found = summed(records, Rulebook([], {}), "kind")
+    return [row for _, row in estimates(found, SETTINGS, outputs or Outputs())]
+
+
+def outputs(*lengths: int, tag: str = "") -> Outputs:
+    made = Outputs()
+    for tokens in lengths:
+        made.learn("acme", "m", tag, tokens)
+    return made
+
+
+def test_input_is_counted_and_priced_at_the_routes_first_target() -> None:
+    [row] = rows([record(body={"max_tokens": 1})] * 10)
+    assert row["input_tokens"] == 10 * (count(TEXT, "ours") + 4)
+    assert row["cost_usd_p50"] == (row["input_tokens"] + 2 * 10) * Decimal("0.000001")
+
+
+def test_output_is_the_percentile_of_the_latest_answers_up_to_max_tokens() -> None:
+    known = outputs(*[100] * 80, *[1_000] * 20)
+    [row] = rows([record(), record(body={"max_tokens": 50}), record(body={"max_tokens": 500})], known)
+    assert row["output_is"] == "learned"
+    assert 250 <= row["output_tokens_p50"] <= 2 * 108 + 50
+    assert 1_550 <= row["output_tokens_p90"] <= 1_080 + 50 + 500
+
+
+def test_where_nothing_is_known_the_output_is_said_to_be_assumed() -> None:
+    [row] = rows([record()])
+    assert (row["output_tokens_p90"], row["output_is"]) == (256, "assumed")
+
+
+def test_embeddings_have_no_output() -> None:
+    [row] = rows(
+        [orjson.dumps({"tenant": "a", "operation": "embeddings", "body": {"model": "m", "input": [TEXT, TEXT]}})]
+    )
+    assert (row["input_tokens"], row["output_tokens_p90"]) == (2 * count(TEXT, "m"), 0)
+
+
+def test_a_model_without_a_price_has_no_cost() -> None:
+    [row] = rows([record("nobody-knows-it")])
+    assert (row["cost_usd_p50"], row["cost_usd_p90"]) == (None, None)
+
+
+def test_kinds_are_apart_by_what_limits_look_at_and_shown_by_model() -> None:
+    records = [record(tags={"kind": "ad"}), record(tags={"kind": "yes", "other": "x"}), record("m", batch_id="b")]
+    found = summed(records, Rulebook([], {}), "kind")
+    assert set(found) == {
+        Kind("acme", "ours", None, (("kind", "ad"),)),
+        Kind("acme", "ours", None, (("kind", "yes"),)),
+        Kind("acme", "m", "b", ()),
+    }
+    shown = by_model(row for _, row in estimates(found, SETTINGS, Outputs()))
+    assert [(row["model"], row["jobs"], row["output_tokens_p50"]) for row in shown] == [("ours", 2, 512), ("m", 1, 256)]
