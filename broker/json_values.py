@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 DEPTH = 200
 """The levels that both the JSON encoder and a document can hold."""
 
@@ -57,3 +59,12 @@ def floats(value: Any) -> Iterator[float]:  # noqa: ANN401 any JSON value
             level.extend(item)
         elif isinstance(item, float):
             yield item
+
+
+def completed(line: bytes | str, read: Mapping[str, Any], filled: Mapping[str, Any]) -> bytes:
+    """JSON of `filled`, which is what was read from `line` and more: the line's own bytes behind the new ones, which spares writing it anew."""
+    if not read or any(filled[name] is not value for name, value in read.items()):
+        return orjson.dumps(filled)
+    text = (line.encode() if isinstance(line, str) else line).strip()
+    added = {name: value for name, value in filled.items() if name not in read}
+    return b"%b,%b" % (orjson.dumps(added)[:-1], text[1:]) if added else text

@@ -14,8 +14,9 @@ import orjson
 import re2
 
 from broker import codec
+from broker.json_values import completed
 from schemas.codes import MEANING, Code
-from schemas.job import MAX_RECORD_BYTES, Job
+from schemas.job import MAX_RECORD_BYTES
 
 OPERATION_OF_URL = {
     "/v1/chat/completions": "chat",
@@ -51,6 +52,7 @@ class JobLine:
     job_id: str
     batch_id: str
     job: dict[str, Any]
+    value: bytes  # the same as JSON
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,13 +73,14 @@ def read_line(number: int, line: bytes, terms: Terms, now: datetime) -> JobLine 
     raw = _object(line)
     if isinstance(raw, codec.Refusal):
         return _refused(number, raw)
-    made = _of_openai(raw, terms) if _is_openai(raw) else _of_ours(raw, terms, number)
+    made = _of_openai(raw, terms) if (theirs := _is_openai(raw)) else _of_ours(raw, terms, number)
     if isinstance(made, codec.Refusal):
         return _refused(number, made)
-    job = codec.check(made, now)
+    value = orjson.dumps(made) if theirs else completed(line, raw, made)
+    job = codec.check_written(made, value, now)
     if isinstance(job, codec.Refusal):
         return _refused(number, job)
-    return _job_line(number, job, made)
+    return JobLine(number, job.tenant, job.id or "", job.batch_id or "", made, value)
 
 
 def too_long(number: int) -> RefusedLine:
@@ -165,10 +168,6 @@ def _of_ours(raw: dict[str, Any], terms: Terms, number: int) -> dict[str, Any]:
     if terms.deadline and made.get("deadline") is None:
         made["deadline"] = terms.deadline
     return made
-
-
-def _job_line(number: int, job: Job, made: dict[str, Any]) -> JobLine:
-    return JobLine(number, job.tenant, job.id or "", job.batch_id or "", made)
 
 
 def _refused(number: int, refusal: codec.Refusal) -> RefusedLine:

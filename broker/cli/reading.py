@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-import orjson
 from rich.progress import Progress, TaskID
 
 from broker.cli import files, screen
@@ -45,7 +44,7 @@ class Reading:
                     if arrived is not None and arrived.holds(made):
                         self.arrived_before += 1
                     else:
-                        yield orjson.dumps(made.job)
+                        yield made.value
                 else:
                     self._list(made)
                 if line.number % _PROGRESS_LINES == 0:

@@ -9,6 +9,7 @@ import orjson
 
 from broker.codec import Refusal, check_written, written
 from broker.errors import JobRefused
+from broker.json_values import completed
 from broker.lanes import Record
 from broker.trace_context import trace_headers, trace_of
 from schemas.codes import MEANING, Code
@@ -86,7 +87,7 @@ def prepare(job: JobLike, form: Form, position: int, now: datetime) -> Prepared 
     given = filled.get("id")
     if given is None:
         filled["id"] = form.new_id()
-    value = orjson.dumps(filled) if isinstance(job, bytes | str) else written(filled)
+    value = completed(job, raw, filled) if isinstance(job, bytes | str) else written(filled)
     if not isinstance(value, Refusal):
         checked = check_written(filled, value, now)
         if not isinstance(checked, Refusal):

@@ -19,7 +19,7 @@ import psutil
 
 from broker.errors import AibrokerError
 from broker.local.stack import Plan, Stack
-from tests.benchmarks import p1, p4, p5, p10, r2, r3, rollup
+from tests.benchmarks import p1, p4, p5, p9, p10, r2, r3, rollup
 from tests.benchmarks.ground import Entry, Options
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, Callable[[Stack, Options], Awaitable[Entry]]] = Mapping
         "P1": p1.measure,
         "P4": p4.measure,
         "P5": p5.measure,
+        "P9": p9.measure,
         "P10": p10.measure,
         "R2": r2.measure,
         "R3": r3.measure,
