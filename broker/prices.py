@@ -108,7 +108,9 @@ class Prices:
     def __init__(
         self, overrides: Sequence[own_prices.Price] = (), clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._overrides = {(entry.provider, entry.model): _of_settings(entry) for entry in overrides}
+        self._overrides: dict[tuple[str, str], list[own_prices.Price]] = {}
+        for entry in overrides:
+            self._overrides.setdefault((entry.provider, entry.model), []).append(entry)
         self._clock = clock
         self._known: dict[tuple[str, str, str | None], Price | None] = {}
         self._passing: dict[tuple[str, str, str | None], tuple[Price | None, datetime]] = {}
@@ -139,12 +141,14 @@ class Prices:
 
     def _look_up(self, provider: str, model: str, service_tier: str | None, now: datetime) -> tuple[Price | None, bool]:
         """Return the price, and whether it may be another one in the next minute."""
-        if override := self._overrides.get((provider, model)):
-            return override, False
+        ours = self._overrides.get((provider, model), ())
+        passing = any(entry.valid_from or entry.valid_until for entry in ours)
+        if override := own_prices.chosen(ours, service_tier, now):
+            return _of_settings(override, service_tier), passing
         try:
             found, info = get_snapshot().find_provider_model(model, None, _PROVIDERS.get(provider, provider), None)
         except LookupError:
-            return None, False
+            return None, passing
         conditions = info.prices if isinstance(info.prices, list) else []
         standard = info.get_prices(now)
         name = f"genai-prices/{genai_prices_version}/{found.id}/{info.id}{_condition(conditions, standard)}"
@@ -153,7 +157,7 @@ class Prices:
             prices = info.get_prices(now, {"service_tier": service_tier})
             if prices != standard:
                 name += f"+{service_tier}"
-        return _of_table(name, prices), len(conditions) > 1 or _varies(info, service_tier)
+        return _of_table(name, prices), passing or len(conditions) > 1 or _varies(info, service_tier)
 
 
 def _varies(info: ModelInfo, service_tier: str | None) -> bool:
@@ -181,15 +185,21 @@ class _Dollars(NamedTuple):
     request: Decimal = Decimal(0)
 
 
-def _of_settings(entry: own_prices.Price) -> Price:
+def _of_settings(entry: own_prices.Price, service_tier: str | None) -> Price:
     dollars = _Dollars(
         input=entry.input,
         cache_read=entry.input if entry.cache_read is None else entry.cache_read,
         cache_creation=entry.input if entry.cache_creation is None else entry.cache_creation,
         output=entry.output,
-        reasoning=entry.output,
+        reasoning=entry.output if entry.reasoning is None else entry.reasoning,
     )
-    return _price(f"settings/{entry.model}", [(0, dollars)])
+    discount = entry.batch_discount if service_tier == own_prices.BATCH_TIER else None
+    if discount is not None:
+        left = _EXACT.subtract(Decimal(1), discount)
+        dollars = _Dollars(*(_EXACT.multiply(amount, left) for amount in dollars))
+    since = f"@{entry.valid_from:%Y-%m-%dT%H:%M:%SZ}" if entry.valid_from else ""
+    tier = f"+{service_tier}" if entry.service_tier or discount is not None else ""
+    return _price(f"settings/{entry.model}{since}{tier}", [(0, dollars)])
 
 
 def _of_table(name: str, prices: ModelPrice) -> Price | None:

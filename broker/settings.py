@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from broker.errors import SettingsError
 from broker.limits import Limit, Quota, Rulebook, Tenancy, TimeZone, check_overlaps
-from broker.own_prices import Price
+from broker.own_prices import Price, check_prices
 from broker.section import Section
 from broker.settings_file import Place, read
 from broker.tags import Tagging
@@ -184,6 +184,11 @@ class Settings(Section):
         check_overlaps(
             [(f"quotas.{n}", limit) for n, quota in enumerate(self.quotas) for limit in quota.limits()], self.limits
         )
+        return self
+
+    @model_validator(mode="after")
+    def _prices_differ(self) -> "Settings":
+        check_prices(self.prices)
         return self
 
     def rulebook(self) -> Rulebook:

@@ -1,6 +1,7 @@
 """Which targets may answer a job: a pure look-up of its model; a model without a price is not routed, because its ledger could not be right."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,6 +15,8 @@ from workers.outcome import Ended
 from workers.providers.protocol import Tokens
 
 SUGGESTED = 5
+KNOWN_S = 60
+"""So long, in seconds, targets are kept with their prices."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,11 +40,13 @@ class Router:
         prices: What models cost.
     """
 
-    def __init__(self, settings: Settings, prices: Prices) -> None:
+    def __init__(self, settings: Settings, prices: Prices, clock: Callable[[], float] = time.monotonic) -> None:
         self._providers: Mapping[str, Provider] = settings.providers
         self._routes = settings.routes
         self._prices = prices
+        self._clock = clock
         self._known: dict[str, tuple[Target, ...]] = {}
+        self._until = 0.0
 
     def targets(self, job: Job) -> tuple[Target, ...]:
         """The targets of a job, at least one.
@@ -49,6 +54,9 @@ class Router:
         Raises:
             Ended: `unknown_model`, with the models that are known.
         """
+        if (now := self._clock()) >= self._until:  # prices may hold for a time only
+            self._known.clear()
+            self._until = now + KNOWN_S
         found = self._known.get(job.model)
         if found is None:
             found = self._find(job.model)
@@ -93,7 +101,7 @@ class Router:
 
     def _target(self, name: str, model: str) -> Target | None:
         provider = self._providers[name]
-        price = self._prices.resolve(provider.priced_as, model)
+        price = self._prices.resolve(provider.priced_as, model, provider.service_tier)
         if price is None:
             return None
         return Target(

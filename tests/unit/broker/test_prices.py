@@ -1,6 +1,6 @@
 """Prices are exact to the last digit, resolved once, and honour what a provider's invoice knows: caches, tiers, dates."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from broker import own_prices
 from broker.local.simulator import prices as simulator
 from broker.prices import Prices
+from broker.settings import Settings
 from schemas.usage import Usage
 
 PRICES = Prices()
@@ -159,3 +160,73 @@ def test_names_that_are_no_models_are_not_kept() -> None:
         assert prices.resolve("openai", f"no-such-model-{number}") is None
     assert not prices._known
     assert not prices._passing
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_a_price_of_ours_holds_for_its_time_and_its_id_says_from_when() -> None:
+    now = [at("2026-11-30T23:59:59+00:00")]
+    old = override(input="1", valid_until="2026-12-01T00:00:00Z")
+    new = override(input="3", valid_from="2026-12-01T00:00:00Z")
+    prices = Prices([old, new], lambda: now[0])
+    before = prices.resolve("openai", "m")
+    now[0] += timedelta(seconds=1)
+    after = prices.resolve("openai", "m")
+    assert before is not None
+    assert after is not None
+    assert (before.id, after.id) == ("settings/m", "settings/m@2026-12-01T00:00:00Z")
+    million = usage(input_tokens=1_000_000)
+    assert (before.cost(million), after.cost(million)) == (Decimal(1), Decimal(3))
+
+
+def test_outside_its_time_a_price_of_ours_leaves_the_tables() -> None:
+    over = override(model="gpt-4o-mini", valid_until="2026-01-01T00:00:00Z")
+    price = Prices([over], lambda: at("2026-11-01T00:00:00+00:00")).resolve("openai", "gpt-4o-mini")
+    assert price is not None
+    assert price.id.startswith("genai-prices/")
+
+
+def test_a_tiers_own_price_comes_before_that_of_all_tiers() -> None:
+    prices = Prices([override(), override(input="0.5", service_tier="flex")])
+    flex, other = prices.resolve("openai", "m", "flex"), prices.resolve("openai", "m", "default")
+    assert flex is not None
+    assert other is not None
+    assert (flex.id, other.id) == ("settings/m+flex", "settings/m")
+    assert flex.cost(usage(input_tokens=1_000_000)) == Decimal("0.5")
+
+
+def test_the_batch_discount_is_taken_off_exactly_and_only_in_the_batch_tier() -> None:
+    prices = Prices([override(batch_discount="0.333", reasoning="4")])
+    batch, usual = prices.resolve("openai", "m", "batch"), prices.resolve("openai", "m")
+    assert batch is not None
+    assert usual is not None
+    tokens = usage(input_tokens=1_000_000, output_tokens=1_000_000, reasoning_output_tokens=500_000)
+    assert (usual.cost(tokens), batch.cost(tokens)) == (Decimal(4), Decimal("2.668"))
+    assert batch.id == "settings/m+batch"
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([{}, {}], "prices.0 and prices.1 are both of openai's m at one time"),
+        ([{"valid_until": "2026-12-02T00:00:00Z"}, {"valid_from": "2026-12-01T00:00:00Z"}], "at one time"),
+        ([{"valid_from": "2026-12-02T00:00:00Z", "valid_until": "2026-12-01T00:00:00Z"}], "must be earlier than"),
+        ([{"batch_discount": "1.5"}], "a share below 1"),
+        ([{"input": "-1"}], "between 0 and"),
+    ],
+)
+def test_prices_that_cannot_be_are_refused(entries: list[dict[str, str]], said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace(".", "[.]")):
+        Settings.model_validate({"prices": [{"model": "m", "input": "1", "output": "2", **entry} for entry in entries]})
+
+
+def test_prices_of_other_tiers_and_of_times_that_touch_are_none_too_many() -> None:
+    entries = [
+        {"service_tier": "flex"},
+        {"valid_until": "2026-12-01T00:00:00Z"},
+        {"valid_from": "2026-12-01T00:00:00Z"},
+    ]
+    made = [{"model": "m", "input": "1", "output": "2", **entry} for entry in entries]
+    assert len(Settings.model_validate({"prices": made}).prices) == 3

@@ -1,5 +1,6 @@
 """Which targets a job has, in which order, and what it may cost there."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ from schemas.codes import Code
 from schemas.job import Job
 from tests.builders import BODY, some_settings
 from workers.outcome import Ended
-from workers.route import Router, Target, most_cost
+from workers.route import KNOWN_S, Router, Target, most_cost
 
 TWO = {
     "first": {"base_url": "http://first", "models": ["m"], "region": "eu", "service_tier": "flex", "timeout_s": 5},
@@ -115,3 +116,23 @@ def test_a_job_that_may_cost_more_than_it_allows_is_refused(
     with pytest.raises(Ended, match="max_cost_usd: ") as ended:
         router().check_cost(wanted, target, 100)
     assert ended.value.code == Code.COST_LIMIT
+
+
+def test_a_price_that_holds_for_a_time_is_looked_up_again_within_a_minute() -> None:
+    day, seconds = [datetime(2026, 11, 30, tzinfo=UTC)], [0.0]
+    dated = [
+        {"model": "m", "input": "1", "output": "2", "valid_until": "2026-12-01T00:00:00Z"},
+        {"model": "m", "input": "3", "output": "4", "valid_from": "2026-12-01T00:00:00Z"},
+    ]
+    settings = some_settings(providers=TWO, prices=dated)
+    made = Router(settings, Prices(settings.prices, lambda: day[0]), lambda: seconds[0])
+    assert made.targets(job("m"))[0].price.id == "settings/m"
+    day[0] += timedelta(days=1)
+    seconds[0] += KNOWN_S
+    assert made.targets(job("m"))[0].price.id == "settings/m@2026-12-01T00:00:00Z"
+
+
+def test_a_target_has_the_price_of_its_service_tier() -> None:
+    flex = {"model": "m", "input": "0.5", "output": "1", "service_tier": "flex"}
+    first, second = router(prices=[*PRICES, flex]).targets(job("m"))
+    assert (first.price.id, second.price.id) == ("settings/m+flex", "settings/m")
