@@ -19,7 +19,7 @@ import psutil
 
 from broker.errors import AibrokerError
 from broker.local.stack import Plan, Stack
-from tests.benchmarks import p1, p4, p5, p9, p10, r2, r3, rollup
+from tests.benchmarks import p1, p2, p3, p4, p5, p7, p8, p9, p10, r2, r3, rollup
 from tests.benchmarks.ground import Entry, Options
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +30,12 @@ PACKAGES = ("aiokafka", "pyreqwest", "pymongo", "pydantic", "orjson", "uvloop")
 BENCHMARKS: Mapping[str, Callable[[Stack, Options], Awaitable[Entry]]] = MappingProxyType(
     {
         "P1": p1.measure,
+        "P2": p2.measure,
+        "P3": p3.measure,
         "P4": p4.measure,
         "P5": p5.measure,
+        "P7": p7.measure,
+        "P8": p8.measure,
         "P9": p9.measure,
         "P10": p10.measure,
         "R2": r2.measure,

@@ -1,0 +1,136 @@
+"""P3: how long a job takes beside its provider's time, at half the rate that a worker can do, against the bare path in the same run.
+
+The clock runs from when a producer hands the record over until the result is read from its topic; what the provider took, as the result
+says, is subtracted. The bare path makes no call.
+"""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from broker.local.stack import Stack
+from tests.benchmarks.ground import Entry, Figure, Options, Record, fresh, produce
+from tests.integration.deployment import Deployment, chat
+
+TIMES_P50, TIMES_P99 = 1.5, 2.5
+JOBS = 4_000
+BURST = 6_000
+"""Jobs at once, whose rate is the one that is halved."""
+ROUNDS = 3
+SETTINGS = """
+quotas: [{tenant: "*", requests: 10000000, tokens: 10000000000, usd: "10000"}]
+guards: {pii_input: flag, pii_output: flag}
+"""
+TEXT = "words of a prompt " * 55  # 1 kB
+ARRIVE_S = 90.0
+
+
+async def measure(stack: Stack, options: Options) -> Entry:
+    """Alternate both at one rate; the medians of the ratios count."""
+    jobs, rate = options.sized(JOBS), await _rate(stack, options) / 2
+    bares, products = [], []
+    for number in range(options.rounds or ROUNDS):
+        async with fresh(stack, options, SETTINGS) as deployment, _bare(deployment):
+            bares.append(_quantiles(await _latencies_ms(deployment, jobs, rate)))
+        async with fresh(stack, options, SETTINGS) as deployment:
+            [worker] = await deployment.workers()
+            products.append(_quantiles(await _latencies_ms(deployment, jobs, rate)))
+            await deployment.stop(worker)
+        sys.stderr.write(f"P3 {number + 1}: bare {bares[-1]}, aibroker {products[-1]} (p50, p99 in ms)\n")
+    ratios = [[ours[i] / bare[i] for bare, ours in zip(bares, products, strict=True)] for i in (0, 1)]
+    return Entry(
+        {
+            "p50": Figure(statistics.median(ratios[0]), "<=", TIMES_P50),
+            "p99": Figure(statistics.median(ratios[1]), "<=", TIMES_P99),
+        },
+        {"jobs": jobs, "jobs_per_s": round(rate), "bare_p50_p99_ms": bares, "p50_p99_ms": products},
+    )
+
+
+async def _rate(stack: Stack, options: Options) -> float:
+    """Jobs a second of one worker with everything at once."""
+    count = options.sized(BURST)
+    async with fresh(stack, options, SETTINGS) as deployment:
+        [worker] = await deployment.workers()
+        began = time.monotonic()
+        await produce(deployment.services, (Record("jobs.normal", _job(number)) for number in range(count)))
+        await deployment.until_count(count, {"state": "succeeded"}, 120)
+        took = time.monotonic() - began
+        await deployment.stop(worker)
+    return count / took
+
+
+@asynccontextmanager
+async def _bare(deployment: Deployment) -> AsyncIterator[None]:
+    services = deployment.services
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.benchmarks.bare"),
+        *("--kafka", services.kafka, "--mongo", services.mongo, "--database", services.database),
+        *("--jobs", services.topic("jobs.normal"), "--results", services.topic("results")),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        await asyncio.wait_for(process.stdout.readline(), 60)
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _latencies_ms(deployment: Deployment, jobs: int, rate: float) -> list[float]:
+    """Milliseconds beside the provider's, one a job."""
+    services = deployment.services
+    consumer = AIOKafkaConsumer(bootstrap_servers=services.kafka, enable_auto_commit=False)
+    producer = AIOKafkaProducer(bootstrap_servers=services.kafka, acks="all")
+    await consumer.start()
+    await producer.start()
+    try:
+        topic = services.topic("results")
+        consumer.assign([TopicPartition(topic, number) for number in await _partitions(consumer, topic)])
+        await consumer.seek_to_end()
+        sent: dict[bytes, float] = {}
+        async with asyncio.timeout(ARRIVE_S + jobs / rate), asyncio.TaskGroup() as group:
+            reading = group.create_task(_read(consumer, sent, jobs))
+            began = time.monotonic()
+            for number in range(jobs):
+                await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
+                sent[f"default/p3-{number}".encode()] = time.monotonic()
+                await producer.send(services.topic("jobs.normal"), _job(number))
+        return reading.result()
+    finally:
+        await producer.stop()
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer.topics()
+    return set(consumer.partitions_for_topic(topic) or ())
+
+
+async def _read(consumer: AIOKafkaConsumer, sent: dict[bytes, float], jobs: int) -> list[float]:
+    found: dict[bytes, float] = {}
+    while len(found) < jobs:
+        for records in (await consumer.getmany(timeout_ms=500)).values():
+            now = time.monotonic()
+            for record in records:
+                provider_ms = (orjson.loads(record.value).get("timing") or {}).get("provider_ms", 0)
+                found.setdefault(record.key, (now - sent[record.key]) * 1_000 - provider_ms)
+    return list(found.values())
+
+
+def _quantiles(latencies_ms: list[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    cuts = statistics.quantiles(latencies_ms, n=100)
+    return round(cuts[49], 2), round(cuts[98], 2)
+
+
+def _job(number: int) -> bytes:
+    job = chat(f"p3-{number}")
+    return orjson.dumps({**job, "body": {**job["body"], "messages": [{"role": "user", "content": TEXT}]}})
