@@ -18,7 +18,7 @@ from tests.faults.behaviour import USUAL
 from tests.faults.driver import Outcome, run
 from tests.faults.proxy import Lines, lines
 from tests.faults.scenario import Scenario
-from tests.faults.scenarios import LONG, SCENARIOS
+from tests.faults.scenarios import LONG, SCENARIOS, SHORT
 
 USUAL_JOBS = 2_000
 
@@ -33,6 +33,8 @@ def main() -> int:
         evidence.write(options.out, outcomes)
     held = sum(outcome.held for outcome in outcomes)
     _say(f"{held} of {len(outcomes)} runs held")
+    if options.short:  # a slow machine leaves too little to strike, and breaks nothing
+        return int(any(outcome.broken for outcome in outcomes))
     return 0 if held == len(outcomes) else 1
 
 
@@ -42,13 +44,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=1, help="the first of them (1)")
     parser.add_argument("--jobs", type=int, help="records a run, where not as many as usual")
     parser.add_argument("--only", type=_names, help=f"some of {', '.join(SCENARIOS)}, with commas")
-    parser.add_argument("--short", action="store_true", help="one seed of what takes seconds, and no evidence")
+    parser.add_argument(
+        "--short", action="store_true", help="one seed of four scenarios in as many minutes, and no evidence"
+    )
     parser.add_argument("--out", type=Path, default=Path("deploy/evidence/faults.json"), help="where the evidence goes")
     parser.add_argument("--data", type=Path, help="keep data and logs in this folder")
     options = parser.parse_args()
     if options.short:
         options.seeds, options.out = 1, None
-        options.only = options.only or [name for name in SCENARIOS if name not in LONG]
+        options.only = options.only or list(SHORT)
     return options
 
 
@@ -106,7 +110,7 @@ async def _run_one(
         _say(str(error))
         for worker in stack.workers:
             await stack.kill_worker(worker)
-        return Outcome(scenario.name, seed, jobs, round(time.monotonic() - began, 1), incomplete=type(error).__name__)
+        return Outcome(scenario.name, seed, jobs, round(time.monotonic() - began, 1), failed=type(error).__name__)
 
 
 def _tell(outcome: Outcome) -> None:

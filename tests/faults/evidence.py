@@ -31,7 +31,9 @@ def line(outcome: Outcome) -> str:
     """One line about one run, for a terminal."""
     opened = ", ".join(f"{each['how']} {each['calls_open']}" for each in [*outcome.kills, *outcome.faults])
     broken = [number for number, problems in outcome.problems.items() if problems]
-    verdict = "held" if outcome.held else f"BROKEN {', '.join(broken)} {outcome.incomplete}"
+    verdict = f"BROKEN {', '.join(broken)} {outcome.failed}" if outcome.broken else "held"
+    if outcome.incomplete:
+        verdict += f", but not what it was meant to be: {outcome.incomplete}"
     return (
         f"{outcome.scenario:10} seed {outcome.seed:3}  {outcome.jobs} jobs  {outcome.calls} calls, {outcome.repeated_calls} repeated  "
         f"struck with calls open: {opened}  {outcome.seconds:.0f} s  {verdict}"
@@ -99,5 +101,6 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "faults": list(outcome.faults),
         "problems": {number: problems[:20] for number, problems in outcome.problems.items() if problems},
         "incomplete": outcome.incomplete,
+        "failed": outcome.failed,
         "seconds": outcome.seconds,
     }

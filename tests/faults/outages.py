@@ -73,6 +73,7 @@ R4 = Terms(
     lease_s=30,
     session_s=45,
     jobs=R4_JOBS,
+    more=0,
     arrival_s=480,
     disturbed_s=1_200,
     ends_s=300,

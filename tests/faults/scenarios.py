@@ -8,3 +8,5 @@ SCENARIOS: dict[str, Scenario] = {
 }
 LONG = frozenset({"r1", "r4"})
 """The targets: ten minutes each, and one seed of each says all."""
+SHORT = ("failpoints", "zombie", "lines", "outage")
+"""What is run before each change lands."""

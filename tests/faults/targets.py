@@ -59,6 +59,7 @@ def _entry(outcome: "Outcome", value: dict[str, Any], target: dict[str, Any], *,
         "calls": outcome.calls,
         "seed": outcome.seed,
         "seconds": outcome.seconds,
-        "ended": not outcome.incomplete,
+        "failed": outcome.failed,
+        "incomplete": outcome.incomplete,
     }
     return {"value": value, "target": target, "holds": holds, "conditions": conditions}
