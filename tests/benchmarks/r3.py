@@ -34,6 +34,7 @@ BEHAVIOUR = {
         "answer": {"text_bytes": [10, 400], "cached_tokens": [0, 40], "reasoning_tokens": [0, 30]},
         "faults": {"500": 0.02, "429": 0.01, "400": 0.005, "cut_before": 0.01, "drip": 0.002},
         "fault_retry_after_s": 0.1,
+        "drip": {"bytes": 100, "every_ms": 5},  # an embedding byte by byte would take an hour
     }
 }
 _SEED = 3
