@@ -136,7 +136,12 @@ def consumer_options(settings: Settings, *, fetch_max_wait_ms: int = 500) -> dic
 
 
 def consumer(
-    settings: Settings, topics: Sequence[str] = (), *, group: str | None = None, reset: str = "earliest"
+    settings: Settings,
+    topics: Sequence[str] = (),
+    *,
+    group: str | None = None,
+    reset: str = "earliest",
+    partition_bytes: int = 1_048_576,
 ) -> AIOKafkaConsumer:
     """Return a consumer that is not started.
 
@@ -145,8 +150,9 @@ def consumer(
         topics: To subscribe to, with the prefix; none for a consumer that is to `assign` partitions.
         group: The consumer group with the prefix, or None for a reader that belongs to none.
         reset: Where to go on where a position has expired: "earliest", or "none" to be told by an exception.
+        partition_bytes: How much of a partition is fetched at a time, one batch at least.
     """
-    options = consumer_options(settings) | {"auto_offset_reset": reset}
+    options = consumer_options(settings) | {"auto_offset_reset": reset, "max_partition_fetch_bytes": partition_bytes}
     return AIOKafkaConsumer(*topics, group_id=group, **options)
 
 

@@ -23,6 +23,8 @@ Ends = Mapping[kafka.TopicPartition, int]
 
 _PATIENCE = 20  # empty answers in a row: what lies behind an open transaction is sent again
 _WAIT_MS = 500
+_AT_ONCE = 500  # all that was fetched would be tens of megabytes of small objects
+_PARTITION_BYTES = 262_144
 
 
 @dataclass(slots=True)
@@ -109,7 +111,7 @@ class Note:
 
 async def _read(settings: Settings, begins: Ends, ends: Ends, into: Arrived) -> None:
     """Read what stands between these places; what retention has taken is not there."""
-    reader = kafka.consumer(settings)
+    reader = kafka.consumer(settings, partition_bytes=_PARTITION_BYTES)
     with kafka.reaching(settings):
         await reader.start()
         try:
@@ -121,7 +123,7 @@ async def _read(settings: Settings, begins: Ends, ends: Ends, into: Arrived) -> 
                 reader.seek(place, begin[place])
             empty = 0
             while left and empty < _PATIENCE:
-                got = await reader.getmany(timeout_ms=_WAIT_MS)
+                got = await reader.getmany(timeout_ms=_WAIT_MS, max_records=_AT_ONCE)
                 empty = 0 if got else empty + 1
                 for records in got.values():
                     for record in records:
