@@ -19,7 +19,7 @@ from schemas.usage import Usage
 Document = dict[str, Any]
 
 _OWN = ("cost_usd", "price_id", "untold", *COUNTS)
-_NOTHING = {**dict.fromkeys(COUNTS, 0), "queued_ms": 0, "provider_ms": 0, "quota_day": None}
+_NOTHING = {**dict.fromkeys(COUNTS, 0), "queued_ms": 0, "provider_ms": 0, "held_tokens": 0, "quota_keys": []}
 
 
 class Repriced(NamedTuple):

@@ -77,6 +77,13 @@ def test_a_correction_is_an_event_that_outsiders_can_read_and_workers_are_to_tel
     assert (event.corrects, event.cost_usd, event.input_tokens) == ("u0/1/1.1", SHOULD - 1, 0)
 
 
+def test_a_correction_counts_against_no_limit(ledger: Ledger) -> None:
+    ledger.add(ledger_row(0, quota_keys=["tenant:acme/day/2026-11-01T00:00Z"], held_tokens=300))
+    ledger.usage("reprice", *PERIOD, "--write")
+    (_, correction) = rows(ledger)
+    assert (correction["quota_keys"], correction["held_tokens"]) == ([], 0)
+
+
 def test_rows_of_other_times_and_of_unknown_models_are_left_as_they_are(ledger: Ledger) -> None:
     ledger.add(ledger_row(0, request_model="nobody-knows"), ledger_row(60 * 24))
     (found,) = ledger.usage("reprice", *PERIOD, "--write")
