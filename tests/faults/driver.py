@@ -84,9 +84,7 @@ async def run(stack: Stack, lines: Lines, scenario: Scenario, seed: int, *, jobs
     (logs / f"kills-{services.prefix}.jsonl").write_text("".join(map(kill_line, fleet.kills)))
     gone = [*fleet.kills, *fleet.broken_calls()]
     history = await read_history(services, accepted=accepted, kills=gone, limits=LIMITS)
-    history = replace(
-        history, rebalanced=True
-    )  # several read in one group: a slow machine alone has one of them drop out
+    history = replace(history, rebalanced=bool(fleet.faults))
     outcome = await asyncio.to_thread(_outcome, scenario, history, fleet, seed=seed, seconds=time.monotonic() - began)
     if not ended and not any(outcome.problems.values()):
         raise RuntimeError("the run did not end, and the checker saw nothing of it")
