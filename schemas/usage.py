@@ -22,6 +22,10 @@ class Usage(BaseModel):
     reasoning_output_tokens: int = Field(default=0, ge=0)
 
 
+COUNTS = tuple(Usage.model_fields)
+"""The names of the five token counts, in the order of a ledger row."""
+
+
 class UsageEvent(Usage):
     """One row of the ledger.
 

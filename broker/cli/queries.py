@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.errors import UsageError
 from schemas.result import Status
+from schemas.usage import COUNTS
 
 TERMINAL = tuple(status.value for status in Status)
 """The states of a job that has ended."""
@@ -26,14 +27,6 @@ _GROUPS: dict[str, Any] = {
 }
 GROUPS = (*_GROUPS, "tag:<name>")
 """What usage can be summed by."""
-COUNTS = (
-    "input_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "output_tokens",
-    "reasoning_output_tokens",
-)
-"""The five token counts of a ledger row."""
 
 
 @dataclass(slots=True, frozen=True)

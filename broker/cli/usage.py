@@ -18,8 +18,9 @@ from broker.cli.rollup import rollup
 from broker.cli.tabular import Form
 from broker.errors import UsageError
 from broker.settings import Settings
+from schemas.usage import COUNTS
 
-_COLUMNS = ("calls", "jobs", *queries.COUNTS, "cost_usd", "unbilled_usd", "estimated_calls")
+_COLUMNS = ("calls", "jobs", *COUNTS, "cost_usd", "unbilled_usd", "estimated_calls")
 _ENDINGS = {".csv": Form.CSV, ".parquet": Form.PARQUET, ".png": Form.PLOT, ".json": Form.JSON, ".jsonl": Form.JSON}
 _TITLES = {
     "calls": "calls",

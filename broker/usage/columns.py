@@ -9,16 +9,10 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from schemas import job
+from schemas.usage import COUNTS
 
 Record = Mapping[str, Any]
 EXPORTS = "an export of OpenAI's or Anthropic's usage or costs, lines of the simulator, or the neutral format (deploy/ledger.md has their columns)"
-COUNTS = (
-    "input_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "output_tokens",
-    "reasoning_output_tokens",
-)
 _CENTS = Decimal("0.01")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 

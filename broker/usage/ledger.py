@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from broker.mongo import Database
-from broker.usage.columns import COUNTS
+from schemas.usage import COUNTS
 
 Document = dict[str, Any]
 

@@ -6,8 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
-from broker.usage.columns import COUNTS, Line
+from broker.usage.columns import Line
 from broker.usage.ledger import Row, usd
+from schemas.usage import COUNTS
 
 Document = Mapping[str, Any]
 _T = TypeVar("_T", int, Decimal)

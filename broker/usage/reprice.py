@@ -13,8 +13,7 @@ from broker import mongo
 from broker.mongo import Database
 from broker.prices import Prices
 from broker.usage import ledger
-from broker.usage.columns import COUNTS
-from schemas.usage import Usage
+from schemas.usage import COUNTS, Usage
 
 Document = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from broker.mongo import Database
 from broker.usage import ledger
-from broker.usage.columns import COUNTS
+from schemas.usage import COUNTS
 
 Document = dict[str, Any]
 
