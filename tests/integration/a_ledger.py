@@ -15,7 +15,7 @@ from pymongo.database import Database
 
 from broker import mongo
 from broker.cli.application import run
-from tests.integration.conftest import new_prefix
+from tests.integration.deployment import new_prefix
 
 AT = datetime(2026, 11, 1, 8, tzinfo=UTC)
 

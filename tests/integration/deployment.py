@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,11 @@ from broker.local.processes import Child
 from broker.local.stack import Stack
 from broker.settings import Settings, load
 from tests.faults.reading import Services, read_calls, read_stats
+
+
+def new_prefix() -> str:
+    """What keeps topics, groups and a database apart from all others'."""
+    return f"t{uuid.uuid4().hex[:10]}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bson.decimal128 import Decimal128
 
 from broker import mongo
 from broker.usage.rollup import roll_up
+from tests.integration.a_ledger import ledger_row
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 _QUESTION = re.compile(
@@ -23,35 +24,9 @@ PAGE = resources.files("deploy").joinpath("analysts.md").read_text(encoding="utf
 QUESTIONS = {title: (collection, json.loads(pipeline)) for title, collection, pipeline in _QUESTION.findall(PAGE)}
 
 
-def ledger_row(number: int, **fields: object) -> dict[str, Any]:
-    return {
-        "_id": f"u{number}/1/1.1",
-        "at": NOW,
-        "recorded_at": NOW,
-        "tenant": "acme",
-        "job_id": f"j{number}",
-        "generation": 1,
-        "batch_id": "b1",
-        "priority": "batch",
-        "operation": "chat",
-        "provider": "openai",
-        "credential": "main",
-        "request_model": "gpt-4o-mini",
-        "response_model": "gpt-4o-mini-2024-07-18",
-        "request_id": f"r{number}",
-        "outcome": "succeeded",
-        "input_tokens": 10,
-        "cache_read_input_tokens": 4,
-        "output_tokens": 5,
-        "cost_usd": Decimal128("0.0000001"),
-        "billed": True,
-        "estimated": False,
-        "incarnation": "w",
-        "queued_ms": 3,
-        "provider_ms": 640 + number,
-        "tags": {"team": "red"},
-        **fields,
-    }
+def a_row(number: int, **fields: object) -> dict[str, Any]:
+    ours = {"at": NOW, "recorded_at": NOW, "tenant": "acme", "batch_id": "b1", "tags": {"team": "red"}}
+    return ledger_row(number, **{**ours, "provider_ms": 640 + number, **fields})
 
 
 @pytest.fixture
@@ -61,8 +36,8 @@ async def database(mongo_url: str) -> AsyncIterator[mongo.Database]:
     name = f"t{uuid.uuid4().hex[:10]}"
     try:
         await mongo.prepare(client[name])
-        rows = [*(ledger_row(number) for number in range(3)), ledger_row(3, billed=False, cost_usd=Decimal128("0.5"))]
-        await client[name]["usage"].insert_many([*rows, ledger_row(4, tenant="globex", tags={})])
+        rows = [*(a_row(number) for number in range(3)), a_row(3, billed=False, cost_usd=Decimal128("0.5"))]
+        await client[name]["usage"].insert_many([*rows, a_row(4, tenant="globex", tags={})])
         result = {
             "tenant": "acme",
             "job_id": "j9",

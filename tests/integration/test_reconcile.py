@@ -1,7 +1,7 @@
 """`aibroker usage reconcile` against a real ledger: agreement, every kind of difference with its rows, exit codes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from broker.cli.application import run
-from tests.integration.a_ledger import AT, Ledger, ledger_row, opened
+from tests.integration.a_ledger import AT, Ledger, ledger_row
 
 
 def call(number: int, **fields: object) -> dict[str, Any]:
@@ -20,15 +20,6 @@ def call(number: int, **fields: object) -> dict[str, Any]:
 
 
 Reconcile = Callable[..., tuple[int, list[dict[str, Any]]]]
-
-
-@pytest.fixture
-def ledger(
-    mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Ledger]:
-    monkeypatch.chdir(tmp_path)
-    with opened(mongo_url, capsys) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`aibroker usage reprice` on a real ledger: corrections beside the rows, never a changed row, and nothing when it is done again."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from bson.decimal128 import Decimal128
 
 from broker.outgoing import encode
 from schemas.usage import UsageEvent
-from tests.integration.a_ledger import Ledger, ledger_row, opened
+from tests.integration.a_ledger import Ledger, ledger_row
 
 PERIOD = ("--since", "2026-11-01", "--until", "2026-11-02")
 SETTINGS = """
@@ -20,14 +19,10 @@ prices:
 SHOULD = Decimal("0.000018")  # 6 fresh, 4 cached, 5 out
 
 
-@pytest.fixture
-def ledger(
-    mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Ledger]:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def prices(ledger: Ledger, tmp_path: Path) -> None:
+    del ledger  # it has made this folder the command's own
     (tmp_path / "aibroker.yaml").write_text(SETTINGS)
-    with opened(mongo_url, capsys) as made:
-        yield made
 
 
 def rows(ledger: Ledger) -> list[dict[str, Any]]:

@@ -1,27 +1,15 @@
 """The kept sums of a real ledger: exact, the same when they are made again, and only of what is new."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-import pytest
 from bson.decimal128 import Decimal128
 
 from broker.usage.rollup import DIMENSIONS, SUMS
-from tests.integration.a_ledger import AT, Ledger, ledger_row, opened
+from tests.integration.a_ledger import AT, Ledger, ledger_row
 
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def ledger(
-    mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Ledger]:
-    monkeypatch.chdir(tmp_path)
-    with opened(mongo_url, capsys) as made:
-        yield made
 
 
 def kept(ledger: Ledger, collection: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,18 +10,13 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from broker.cli.application import run
-from tests.integration.a_ledger import Ledger, ledger_row, opened
+from tests.integration.a_ledger import Ledger, ledger_row
 
 
-@pytest.fixture
-def ledger(
-    mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Ledger]:
-    monkeypatch.chdir(tmp_path)
-    with opened(mongo_url, capsys) as made:
-        made.add(*(ledger_row(number) for number in range(3)))
-        made.add(ledger_row(4, cost_usd=Decimal128("0.0000000000000000000001")))
-        yield made
+@pytest.fixture(autouse=True)
+def some_rows(ledger: Ledger) -> None:
+    ledger.add(*(ledger_row(number) for number in range(3)))
+    ledger.add(ledger_row(4, cost_usd=Decimal128("0.0000000000000000000001")))
 
 
 def test_csv_has_every_digit(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from broker.cli.application import run
 from broker.local.mongod import Mongod, find
 from broker.local.processes import Children
 from broker.usage.views import VIEWS
-from tests.integration.a_ledger import Ledger, ledger_row, opened
+from tests.integration.a_ledger import Ledger, ledger_row
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -26,15 +26,6 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 def recent(number: int, **fields: object) -> dict[str, Any]:
     at = NOW - timedelta(seconds=number)
     return ledger_row(number, **{"at": at, "recorded_at": at, "tenant": "acme", **fields})
-
-
-@pytest.fixture
-def ledger(
-    mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Ledger]:
-    monkeypatch.chdir(tmp_path)
-    with opened(mongo_url, capsys) as made:
-        yield made
 
 
 def view(ledger: Ledger, name: str, **match: object) -> list[dict[str, Any]]:
