@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from broker.local.stack import Stack
 from tests.benchmarks.ground import Entry, Figure, Options, Record, fresh, produce
+from tests.benchmarks.percentiles import percentile
 from tests.integration.deployment import Deployment, chat
 
 TIMES_P50, TIMES_P99 = 1.5, 2.5
@@ -127,8 +128,7 @@ async def _read(consumer: AIOKafkaConsumer, sent: dict[bytes, float], jobs: int)
 
 def _quantiles(latencies_ms: list[float]) -> tuple[float, float]:
     """The median and the 99th percentile."""
-    cuts = statistics.quantiles(latencies_ms, n=100)
-    return round(cuts[49], 2), round(cuts[98], 2)
+    return round(percentile(latencies_ms, 50), 2), round(percentile(latencies_ms, 99), 2)
 
 
 def _job(number: int) -> bytes:
