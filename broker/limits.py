@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from broker.section import Section
+from broker.thresholds import USUAL, Thresholds
 from broker.windows import END, Per, Window
 from schemas.job import Tenant
 from schemas.money import Usd
@@ -53,6 +54,7 @@ class Limit(Section):
     mode: Literal["hard", "soft", "shadow"] = "hard"
     at_limit: AtLimit = "wait"
     cheaper_model: str | None = None
+    alerts: Thresholds = USUAL
 
     @model_validator(mode="after")
     def _whole(self) -> "Limit":
@@ -190,9 +192,11 @@ class Rulebook:
     Args:
         limits: Checked ones.
         tenants: Their organisations and time zones; "*" is for those that are not named.
+        version: Of the limits; 0: they are those of the settings.
     """
 
-    def __init__(self, limits: Sequence[Limit], tenants: Mapping[str, Tenancy]) -> None:
+    def __init__(self, limits: Sequence[Limit], tenants: Mapping[str, Tenancy], version: int = 0) -> None:
+        self.version = version
         self.of_jobs = tuple(limit for limit in limits if limit.scope == "job" and limit.mode == "hard")
         self.limits = tuple(limit for limit in limits if limit.scope != "job")
         self._tenants = tenants

@@ -50,6 +50,7 @@ INDEXES: dict[str, list[Index]] = {
     ],
     "quotas": [
         _index("looked_at_until", {"looked_at_until": 1}),
+        _index("untold", {"untold": 1}, _exists("untold")),
         _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),
     ],
     "halts": [

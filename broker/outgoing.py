@@ -1,13 +1,15 @@
-"""From a result, a ledger row or a dead letter to a record: JSON of what is stored, and CloudEvents 1.0 headers in Kafka's binary mode."""
+"""From a result, a ledger row, an alert or a dead letter to a record: JSON of what is stored, and CloudEvents 1.0 headers in Kafka's binary mode."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from broker.codec import NotAJob, Place
 from broker.trace_context import trace_headers
+from schemas.alert import ALERT_TYPE, AlertEvent
 from schemas.batch import BATCH_TYPE
 from schemas.money import plain
 from schemas.result import MAX_RESULT_BYTES, RESULT_TYPE
@@ -38,6 +40,8 @@ def _plain(value: Any) -> str:  # noqa: ANN401 whatever the encoder does not kno
     text: str | None = getattr(value, "text", None)  # an amount that has just been made knows it
     if text is not None:
         return text
+    if isinstance(value, Decimal):
+        return plain(value)
     to_decimal = getattr(value, "to_decimal", None)
     if to_decimal is None:
         raise TypeError(type(value).__name__)
@@ -80,6 +84,11 @@ def batch_headers(event: Mapping[str, Any], batch: str, seq: int, source: str) -
     No tenant's name holds a colon, so this `ce_id` is no result's.
     """
     return event_headers(BATCH_TYPE, f"seal:{batch}/{seq}", batch, source, at=event["finished_at"], trace=None)
+
+
+def alert_headers(event: AlertEvent, alert_id: str, source: str) -> list[tuple[str, bytes]]:
+    """Headers of an alert; `alert_id` says which limit, window and threshold."""
+    return event_headers(ALERT_TYPE, f"alert:{alert_id}", event.limit_of, source, at=event.noticed_at, trace=None)
 
 
 def usage_headers(row: Mapping[str, Any], source: str, trace: str | None) -> list[tuple[str, bytes]]:

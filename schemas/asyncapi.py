@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.alert import ALERT_TYPE
 from schemas.batch import BATCH_TYPE
 from schemas.control import CONTROL_TYPE
 from schemas.job import JOB_TYPE
@@ -19,7 +20,7 @@ _EVENT_HEADERS: Mapping[str, str] = {
     "ce_type": "Which message this is.",
     "ce_source": "urn:aibroker:<prefix>, the same for all workers.",
     "ce_id": "The event's id: an event that comes twice has the same one, and the same content.",
-    "ce_subject": "<tenant>/<job id>, of a batch event <tenant>/<batch id>.",
+    "ce_subject": "<tenant>/<job id>, of a batch event <tenant>/<batch id>, of an alert whose limit it is.",
     "ce_time": "When it happened, RFC 3339.",
     "content-type": "application/json.",
     "traceparent": "W3C trace context.",
@@ -53,6 +54,7 @@ _CHANNELS: Mapping[str, tuple[str, str, str]] = {  # address, the messages with 
     ),
     "replies": ("results.replies", "result", "The client library's own results, kept for an hour."),
     "usage": ("usage", "usage", "One event for each row of the ledger."),
+    "alerts": ("alerts", "alert", "One event for each limit, window and threshold that is reached."),
     "control": ("jobs.control", "control", "What to do with jobs, batches and tenants; never add partitions."),
     "dead": ("jobs.dead", "dead", "Records that are no jobs, untouched."),
 }
@@ -71,6 +73,7 @@ _KEYS: Mapping[str, str] = {
     "result": "<tenant>/<job id>: compare it before decoding.",
     "batch": "<tenant>/<batch id>; another ce_type than a job's result of the same key.",
     "usage": "The tenant.",
+    "alert": "Whose limit it is: alerts of one limit stay in order.",
     "control": "The job's or the batch's id, else the tenant, else *: what is said of one of them stays in order.",
     "dead": "The record's own.",
 }
@@ -101,6 +104,7 @@ def document(definitions: Mapping[str, Any]) -> dict[str, Any]:
             "sendNamedResults": _operation("send", "namedResults", "The same, where the job asks for it."),
             "sendReplies": _operation("send", "replies", "The same, to the client library."),
             "sendUsage": _operation("send", "usage", "Tell what an attempt used, at least once."),
+            "sendAlerts": _operation("send", "alerts", "Tell that a limit is about to be used up, at least once."),
             "sendDead": _operation("send", "dead", "Keep what is no job."),
         },
         "components": {
@@ -109,6 +113,7 @@ def document(definitions: Mapping[str, Any]) -> dict[str, Any]:
                 "result": _event("result", RESULT_TYPE, "Result", "What became of a job."),
                 "batch": _event("batch", BATCH_TYPE, "BatchEvent", "What became of a sealed batch."),
                 "usage": _event("usage", USAGE_TYPE, "UsageEvent", "What an attempt used and cost."),
+                "alert": _event("alert", ALERT_TYPE, "AlertEvent", "A threshold of a limit is reached."),
                 "control": _event(
                     "control", CONTROL_TYPE, "Control", "What to do with a job or a batch.", optional=True
                 ),

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from schemas.alert import ALERT_TYPE, AlertEvent
 from schemas.asyncapi import document
 from schemas.batch import BATCH_TYPE, BatchEvent
 from schemas.codes import MEANING
@@ -24,6 +25,7 @@ _MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
     (RESULT_TYPE, Result),
     (USAGE_TYPE, UsageEvent),
     (BATCH_TYPE, BatchEvent),
+    (ALERT_TYPE, AlertEvent),
     (CONTROL_TYPE, Control),
 )
 _CODES = """# Codes

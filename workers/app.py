@@ -42,6 +42,7 @@ from workers.guards.pii import Pii
 from workers.life import Parts, run
 from workers.pipeline import Pipeline
 from workers.providers.registry import REGISTRY
+from workers.quota.alerting import Alerting, Announcer
 from workers.quota.holds import Holds
 from workers.quota.mongo import MongoBooks
 from workers.quota.tender import Tender
@@ -130,6 +131,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         halting=halting,
         batches=batches,
         tender=Tender(holds, store.release),
+        alerting=Alerting(holds.entries, Announcer(sending, settings, failpoints).send),
         pressure=pressure,
         lag=lag,
         activity=Activity(ready, dispatcher),

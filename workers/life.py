@@ -31,6 +31,7 @@ from workers.engine.publisher import Publisher
 from workers.engine.reader import Reader
 from workers.engine.taker import Taker
 from workers.engine.watchdog import Watchdog
+from workers.quota.alerting import Alerting
 from workers.quota.tender import Tender
 from workers.stores.mongo import MongoStore
 from workers.stores.protocol import StoreUnknownError
@@ -55,6 +56,7 @@ class Parts:
     halting: Halting
     batches: Batches
     tender: Tender
+    alerting: Alerting
     pressure: Pressure
     lag: LoopLag
     activity: Activity
@@ -97,9 +99,8 @@ async def run(parts: Parts, events: Events) -> None:
         await _take_lease(parts, address)
         async with asyncio.TaskGroup() as group:
             drained, hurried = (group.create_task(event.wait()) for event in (parts.leases.drain_asked, hurry))
-            lasting = [
-                group.create_task(part.run()) for part in (parts.finisher, parts.publisher, parts.tender, watchdog)
-            ]
+            background = (parts.finisher, parts.publisher, parts.tender, parts.alerting, watchdog)
+            lasting = [group.create_task(part.run()) for part in background]
             lasting.append(group.create_task(parts.leases.run(parts.activity.told)))
             await parts.kafka_in.start()
             await parts.halting.begin()
@@ -160,6 +161,7 @@ async def _stop(parts: Parts, work: _Work) -> None:
     await _within(FLUSH_S, parts.finisher.flush())
     await _within(FLUSH_S, parts.publisher.flush())
     await _within(FLUSH_S, parts.tender.stop())
+    await _within(FLUSH_S, parts.alerting.tell())
 
 
 async def _last_calls(parts: Parts, work: _Work) -> None:

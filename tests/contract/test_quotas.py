@@ -5,6 +5,7 @@ import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -15,7 +16,9 @@ from bson.decimal128 import Decimal128
 
 from broker.limits import Limit, Rulebook, parts
 from broker.mongo import close, connect, prepare
-from workers.quota.book import NOTHING, Amounts, Book
+from broker.thresholds import Threshold
+from workers.quota.book import NOTHING, Alert, Amounts, Book, Told
+from workers.quota.book import Limit as Figures
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.mongo import MongoBooks
@@ -34,6 +37,10 @@ KEY = key_of("acme")
 CENT = Decimal("0.01")
 NEED = Need("acme", "m", 10, CENT)
 SOME = Amounts(3, 1_000_000_000_000, Decimal("0.000207600001"))
+
+
+def alert_at(threshold: Threshold, *, told: bool = False) -> Alert:
+    return Alert(threshold, NOW, "usd", SOME, Figures(None, 10, CENT), "hard", 3, told)
 
 
 class World(Protocol):
@@ -154,10 +161,26 @@ async def written(world: World, book: Book, key: Key = KEY) -> Book:
 
 
 async def test_a_book_is_read_as_it_was_written(world: World) -> None:
-    book = Book(closed=SOME, grants={str(uuid.uuid4()): SOME}, shut=frozenset({str(uuid.uuid4())}), waiting=True)
+    owner = str(uuid.uuid4())
+    book = Book(
+        closed=SOME,
+        grants={owner: SOME},
+        shut=frozenset({str(uuid.uuid4())}),
+        waiting=True,
+        told={owner: Told(SOME, 7)},
+        alerts={str(alert.threshold): alert for alert in (alert_at(50, told=True), alert_at("forecast"))},
+    )
     stored = await written(world, book)
-    assert stored.rev == 1
-    assert (stored.closed, stored.grants, stored.shut, stored.waiting) == (book.closed, book.grants, book.shut, True)
+    assert stored == replace(book, rev=1)
+
+
+async def test_books_with_an_alert_that_is_not_told_are_found_until_it_is(world: World) -> None:
+    other = key_of("other", DAY - timedelta(days=30))
+    await written(world, Book().alerting([alert_at(50, told=True)]))
+    book = await written(world, Book().alerting([alert_at(50), alert_at(80, told=True)]), other)
+    assert await world.books.untold() == [other]
+    await written(world, book.alerting([alert_at(50, told=True)]), other)
+    assert await world.books.untold() == []
 
 
 async def test_a_book_that_is_not_there_is_not_read(world: World) -> None:

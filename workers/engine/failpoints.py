@@ -8,7 +8,9 @@ from typing import Literal
 from broker.errors import SettingsError
 from broker.events import Events
 
-Name = Literal["after_insert", "before_call", "after_call", "after_finish", "after_publish", "before_commit"]
+Name = Literal[
+    "after_insert", "before_call", "after_call", "after_finish", "after_publish", "before_commit", "before_alert"
+]
 NAMES: tuple[Name, ...] = (
     "after_insert",
     "before_call",
@@ -16,6 +18,7 @@ NAMES: tuple[Name, ...] = (
     "after_finish",
     "after_publish",
     "before_commit",
+    "before_alert",
 )
 
 

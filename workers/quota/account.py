@@ -5,7 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from broker.limits import Applied
-from workers.quota.book import NOTHING, Amounts, Ask, Limit
+from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Limit, Told
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
@@ -37,20 +37,24 @@ class Account:
         self.lasting = said.per != "concurrent"  # what is settled stays used
         self.passing = said.mode != "hard"  # everything passes, and is counted
         self.passes = self.passing or said.at_limit == "lower_priority"  # some do, before they have a chunk
-        self.over = False  # more is used than the limit, by all together, as far as we know
+        self.over = False  # all of the limit is used, by all together, as far as we know
         self.passed_over = 0  # holds that passed all the same
         self._freed = freed
         self.lock = asyncio.Lock()
         self.used_requests = self.used_tokens = 0
         self.used_usd = _NO_USD
+        self.spent_requests = self.spent_tokens = 0
+        self.spent_usd = _NO_USD
         self.free_requests = self.free_tokens = 0
         self.free_usd = _NO_USD
         self.holds = 0  # open ones
         self.asking = 0  # how many wait for a chunk
+        self.meant = 0  # holds under way that are to be counted here, and may wait for another account yet
         self.taken = 0  # holds, since this worker began
         self.denied = 0  # jobs that were told to wait
         self.extended_at = -SLOW_S
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
+        self.told = NOTHING_TOLD  # what the book surely has of `telling`
         self.shut = False  # our entry was closed: we are dead to the others
         self._seen = (0, -SLOW_S)  # how many were taken when somebody looked last, and since when it was so
         self._units = _FIRST_UNITS  # how many holds a chunk should last
@@ -79,6 +83,9 @@ class Account:
         """Replace a hold by what was used."""
         if self.lasting:
             self.holds -= 1
+            self.spent_requests += 1
+            self.spent_tokens += tokens
+            self.spent_usd += usd
             self.move(0, tokens - held_tokens, usd - held_usd)
         else:
             self.untake(held_tokens, held_usd)
@@ -86,6 +93,9 @@ class Account:
     def unsettle(self, tokens: int, usd: Decimal) -> None:
         """What was settled was not used: somebody else's finish won."""
         if self.lasting:
+            self.spent_requests -= 1
+            self.spent_tokens -= tokens
+            self.spent_usd -= usd
             self.move(-1, -tokens, -usd)
 
     def move(self, requests: int, tokens: int, usd: Decimal) -> None:
@@ -102,6 +112,11 @@ class Account:
     def used(self) -> Amounts:
         """What is spent or held."""
         return Amounts(self.used_requests, self.used_tokens, self.used_usd)
+
+    @property
+    def telling(self) -> Told:
+        """What there is to say of us: what is spent, without what is held."""
+        return Told(Amounts(self.spent_requests, self.spent_tokens, self.spent_usd), self.passed_over)
 
     @property
     def free(self) -> Amounts:
@@ -121,8 +136,13 @@ class Account:
 
     @property
     def settled(self) -> bool:
-        """Whether the book says exactly what is used, and nothing is held, free or asked for."""
-        return not self.holds and not self.asking and self.free == NOTHING and self.written == self.used
+        """Whether the book says exactly what is used, and nothing is held, free or about to be."""
+        return not self.holds and not self.meant and self.at_rest
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is free, and the book knows all that we have to say."""
+        return self.free == NOTHING and self.written == self.entry and self.told == self.telling
 
     @property
     def overrun(self) -> bool:
@@ -156,7 +176,7 @@ class Account:
             self._units = max(self._units // 2, _FIRST_UNITS)
         elif self.extended_at > now - FAST_S:
             self._units = min(self._units * 2, _MOST_UNITS)
-        self.extended_at, self.written = now, entry
+        self.extended_at = now
         self.keep(
             Amounts(entry.requests - self.used_requests, entry.tokens - self.used_tokens, entry.usd - self.used_usd)
         )

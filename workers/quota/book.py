@@ -1,9 +1,12 @@
-"""The book of one tenant and day: what closed incarnations have spent, and what is granted to the others; pure."""
+"""The book of one limit in one window: what closed incarnations have spent, what is granted to the others, and which alerts are due; pure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
+
+from broker.thresholds import Threshold
 
 
 class Amounts(NamedTuple):
@@ -34,11 +37,35 @@ def added(amounts: Iterable[Amounts]) -> Amounts:
     return Amounts(requests, tokens, usd)
 
 
+class Told(NamedTuple):
+    """What an incarnation says of itself with its entry: what it has spent, and how many of its holds a used up limit let pass."""
+
+    spent: Amounts = NOTHING
+    passed_over: int = 0
+
+
+NOTHING_TOLD = Told()
+
+
+class Alert(NamedTuple):
+    """A threshold that is reached, as it was noticed; `told` once Kafka has its event."""
+
+    threshold: Threshold
+    at: datetime
+    unit: str  # of which most is spent, in proportion
+    spent: Amounts
+    limit: Limit
+    mode: str
+    version: int
+    told: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Book:
     """One document: `closed` is what incarnations without an entry have spent, `grants` what the others were granted and did not give back.
 
-    `shut` are incarnations whose entry was closed and who never get another one; `waiting`: jobs may wait for room.
+    `shut` are incarnations whose entry was closed and who never get another one; `waiting`: jobs may wait for room; `told` is what each incarnation
+    said of itself; `alerts` are those of this window, by threshold.
     """
 
     rev: int = 0
@@ -46,14 +73,32 @@ class Book:
     grants: Mapping[str, Amounts] = field(default_factory=dict)
     shut: frozenset[str] = frozenset()
     waiting: bool = False
+    told: Mapping[str, Told] = field(default_factory=dict)
+    alerts: Mapping[str, Alert] = field(default_factory=dict)
 
     def taken(self, without: str | None = None) -> Amounts:
         """Everything that is spent or granted, except what is granted to `without`."""
         return added((self.closed, *(amounts for owner, amounts in self.grants.items() if owner != without)))
 
-    def granting(self, owner: str, entry: Amounts) -> "Book":
+    @property
+    def spent(self) -> Amounts:
+        """What is spent, as far as everybody has said."""
+        return added((self.closed, *(told.spent for told in self.told.values())))
+
+    @property
+    def untold(self) -> list[Alert]:
+        """The alerts that Kafka may not have."""
+        return [alert for alert in self.alerts.values() if not alert.told]
+
+    def granting(self, owner: str, entry: Amounts, told: Told = NOTHING_TOLD) -> "Book":
         """The book in which `owner` has this entry; an incarnation that was closed never gets one."""
-        return self if owner in self.shut else replace(self, grants={**self.grants, owner: entry})
+        if owner in self.shut:
+            return self
+        return replace(self, grants={**self.grants, owner: entry}, told={**self.told, owner: told})
+
+    def alerting(self, alerts: Iterable[Alert]) -> "Book":
+        """The book with these alerts in place of those of the same thresholds."""
+        return replace(self, alerts={**self.alerts, **{str(alert.threshold): alert for alert in alerts}})
 
     def noting(self, *, waiting: bool) -> "Book":
         """The book with or without the note that jobs wait."""
@@ -62,7 +107,10 @@ class Book:
     def closing(self, owners: Collection[str], closed: Amounts) -> "Book":
         """The book without the entries of `owners`; `closed` is what the ledger says for all without an entry, these included."""
         grants = {owner: entry for owner, entry in self.grants.items() if owner not in owners}
-        return replace(self, closed=closed, grants=grants, shut=self.shut | frozenset(owners))
+        gone = {owner: told._replace(spent=NOTHING) for owner, told in self.told.items() if owner in owners}
+        return replace(
+            self, closed=closed, grants=grants, shut=self.shut | frozenset(owners), told={**self.told, **gone}
+        )
 
 
 class Ask(NamedTuple):

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from broker.events import Events
 from broker.limits import Applied, Rulebook, never_fits
 from broker.windows import BEGINNING, END, window
 from workers.quota.account import Account
-from workers.quota.book import NOTHING, Amounts, Book, extended
+from workers.quota.book import Amounts
+from workers.quota.entries import Entries
 from workers.quota.hold import ChunkHold, FreeHold
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Books, Denied, Hold, Key, Need
-from workers.stores.protocol import StoreUnknownError
 
 SHORT_S = 3.0
 """Who cannot be answered now asks again after about this long."""
@@ -25,7 +24,6 @@ SPREAD = timedelta(minutes=10)
 """Jobs that wait for the next window become due spread over its first ten minutes, or over all of it where it is shorter."""
 _MOST_WINDOWS = 1_000.0
 _MOST_KNOWN = 50_000
-_TRIES = 8
 
 
 class Applying(NamedTuple):
@@ -47,6 +45,7 @@ class Holds:
         lowest: The lowest priority: there jobs pass a limit that only lowers their priority.
         clock: Seconds of a monotonic clock.
         chance: For jitter.
+        now: The time in UTC, for alerts.
     """
 
     def __init__(
@@ -58,23 +57,19 @@ class Holds:
         lowest: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Random | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.rules = rules
-        self.books = books
-        self.incarnation = incarnation
+        self.entries = Entries(rules, books, incarnation, clock=clock, now=now)
         self.clock = clock
         self.chance = chance or Random()  # noqa: S311 jitter is no secret
         self.accounts: dict[Key, Account] = {}
         self.freed: Callable[[], None] = lambda: (
             None
         )  # called when what is limited at one moment has become free for who waits
-        self.entered: set[Key] = (
-            set()
-        )  # where we have entered ourselves late: somebody may have counted our rows among those of closed ones
         self._lowest = lowest
         self._hungers: dict[str, Hunger] = {}
         self._applying: dict[object, Applying] = {}
-        self._events = Events("worker.quota")
 
     # -- the path of a job ---------------------------------------------------------------------------------------------
     def try_hold(self, need: Need, now: datetime) -> Hold | None:
@@ -99,6 +94,8 @@ class Holds:
             return Denied("reject", "", now, f"{too_large} of one job; make it smaller")
         applying = self._applies(need, now)
         taken: list[Account] = []
+        for account in applying.accounts:
+            account.meant += 1
         try:
             for account in applying.accounts:
                 denied = await self._take(account, need, now)
@@ -108,6 +105,8 @@ class Holds:
             hold = ChunkHold(applying.accounts, applying.keys, need.tokens, need.usd)
             taken = []
         finally:
+            for account in applying.accounts:
+                account.meant -= 1
             for account in taken:  # all or none
                 account.untake(need.tokens, need.usd)
         return hold
@@ -127,7 +126,7 @@ class Holds:
             async with account.lock:
                 while not account.fits(need.tokens, need.usd):
                     refused = account.shut or account.hunger.refuses(amounts, self.clock())
-                    if refused or not await self._extend(account, amounts):
+                    if refused or not await self.entries.extend(account, amounts):
                         return self._denied(account, now)
                 account.take(need.tokens, need.usd)
         finally:
@@ -142,81 +141,6 @@ class Holds:
         """Which limit of a single job this one is above; "": none."""
         of_jobs = (limit for limit in self.rules.of_jobs if limit.tenant in {None, "*", need.tenant})
         return next(filter(None, (never_fits(limit, need.tokens, need.usd) for limit in of_jobs)), "")
-
-    # -- chunks --------------------------------------------------------------------------------------------------------
-    async def _extend(self, account: Account, need: Amounts) -> bool:
-        """Ask the book for another chunk; False: it was refused, or cannot be had now. The account's lock is held."""
-        try:
-            for _ in range(_TRIES):
-                extended_or_refused = await self._try_extend(account, need)
-                if extended_or_refused is not None:
-                    return extended_or_refused
-        except StoreUnknownError as error:
-            self._events.warning("quota.unknown", key=account.key.wait_key, reason=str(error))
-        account.hunger.refused(need, self.clock(), doubtful=True)
-        return False
-
-    async def _try_extend(self, account: Account, need: Amounts) -> bool | None:
-        """Read the book and write it with a larger entry, or note that jobs wait; None: another worker was faster."""
-        book = await self.read_or_begin(account)
-        if self.incarnation in book.shut:
-            account.shut = True
-            account.keep(NOTHING)
-            return False
-        ask = account.ask(need)
-        entry = extended(book, self.incarnation, ask, account.limit)
-        if entry is None:
-            return await self._refuse(account, book, need, ask.have)
-        account.written = None  # until the answer is there, and for ever if it is lost
-        if not await self.books.swap(account.key, book.granting(self.incarnation, entry)):
-            return None
-        account.extend(entry, self.clock())
-        account.hunger.fed()
-        return True
-
-    async def _refuse(self, account: Account, book: Book, need: Amounts, have: Amounts) -> Literal[False] | None:
-        """Note in the book that jobs wait, so that others give back what they do not use."""
-        if not book.waiting or book.grants.get(self.incarnation, have) != have:
-            account.written = None
-            noted = book.noting(waiting=True)
-            if self.incarnation in book.grants:
-                noted = noted.granting(self.incarnation, have)
-            if not await self.books.swap(account.key, noted):
-                return None
-            account.written = noted.grants.get(self.incarnation, NOTHING)
-        account.hunger.refused(need, self.clock(), alone=not book.grants.keys() - {self.incarnation})
-        return False
-
-    async def read_or_begin(self, account: Account) -> Book:
-        """The book; where there is none yet, one that knows what the ledger says of this window."""
-        book = (await self.books.read([account.key])).get(account.key)
-        if book is not None:
-            return book
-        # Where holds pass without a chunk, the ledger may have rows of workers that are about to enter themselves.
-        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, ()))
-
-    async def give_back(self, account: Account) -> None:
-        """Have the book say what is used, and nothing more: lowered here first, then there.
-
-        Raises:
-            StoreUnknownError: It may say more than that; nothing is lost.
-        """
-        async with account.lock:
-            for _ in range(_TRIES):
-                account.keep(NOTHING)
-                entry = account.used
-                if account.written == entry or account.shut:
-                    return
-                book = await self.read_or_begin(account)
-                if self.incarnation in book.shut:
-                    account.shut = True
-                    return
-                account.written = None
-                if await self.books.swap(account.key, book.granting(self.incarnation, entry)):
-                    account.written = entry
-                    if account.passes and self.incarnation not in book.grants:
-                        self.entered.add(account.key)
-                    return
 
     # -- limits and windows --------------------------------------------------------------------------------------------
     def _applies(self, need: Need, now: datetime) -> Applying:
@@ -272,7 +196,7 @@ class Holds:
     # -- refusals ------------------------------------------------------------------------------------------------------
     def _denied(self, account: Account, now: datetime, too_large: str = "") -> Denied:
         said, key, hunger, moment = account.said, account.key, account.hunger, self.clock()
-        owner, model = _named(account), said.cheaper_model
+        owner, model = key.name, said.cheaper_model
         if too_large:
             message = f"{too_large} of {owner}; make it smaller"
             policy = "reject" if said.at_limit == "wait" else said.at_limit
@@ -300,10 +224,3 @@ class Holds:
 
     def _about(self, seconds: float) -> timedelta:
         return timedelta(seconds=self.chance.uniform(0.5, 1.0) * seconds)
-
-
-def _named(account: Account) -> str:
-    """Whose limit it is and for how long, for a person: "tenant acme per day until 2026-12-02T00:00Z"."""
-    key = account.key
-    until = "" if key.end == END else f" until {key.end:%Y-%m-%dT%H:%MZ}"
-    return f"{key.subject.replace(':', ' ', 1)} per {key.per}{until}"

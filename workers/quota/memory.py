@@ -52,5 +52,9 @@ class MemoryBooks:
                     found.setdefault(incarnation, []).append(key)
         return found
 
+    async def untold(self) -> list[Key]:
+        """The keys of books with an alert that Kafka may not have."""
+        return [key for key, book in self.books.items() if book.untold]
+
 
 _: type[Books] = MemoryBooks

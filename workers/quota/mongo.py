@@ -16,7 +16,7 @@ from pymongo.write_concern import WriteConcern
 from broker.limits import parts
 from broker.mongo import Database, Document
 from broker.windows import BEGINNING, Per
-from workers.quota.book import NOTHING, Amounts, Book
+from workers.quota.book import NOTHING, Alert, Amounts, Book, Limit, Told
 from workers.quota.protocol import Books, Key, looked_at_until
 from workers.stores.mongo_wire import answered
 
@@ -114,6 +114,12 @@ class MongoBooks:
         owners = [document["_id"] for document in await self._aggregate("quotas", pipeline)]
         return {owner: await self._keys_of(owner, now) for owner in owners}
 
+    async def untold(self) -> list[Key]:
+        """The keys of books with an alert that Kafka may not have."""
+        with answered(self._timeout_s):
+            found = await self._quotas.find({"untold": True}, _KEY, hint="untold").to_list(None)
+        return [_key(document) for document in found]
+
     async def _keys_of(self, owner: str, now: datetime) -> list[Key]:
         query = {"looked_at_until": {"$gte": now}, f"grants.{owner}": {"$exists": True}}
         with answered(self._timeout_s):
@@ -163,6 +169,9 @@ def _document(key: Key, book: Book) -> Document:
         "grants": {owner: _stored(entry) for owner, entry in book.grants.items()},
         "shut": sorted(book.shut),
         "waiting": book.waiting,
+        "told": {owner: {**_stored(told.spent), "passed_over": told.passed_over} for owner, told in book.told.items()},
+        "alerts": [_stored_alert(alert) for alert in book.alerts.values()],
+        **({"untold": True} if book.untold else {}),
     }
 
 
@@ -173,7 +182,21 @@ def _book(document: Mapping[str, Any]) -> Book:
         grants={owner: _amounts(entry) for owner, entry in document["grants"].items()},
         shut=frozenset(document["shut"]),
         waiting=document["waiting"],
+        told={owner: Told(_amounts(told), told["passed_over"]) for owner, told in document.get("told", {}).items()},
+        alerts={str(alert["threshold"]): _alert(alert) for alert in document.get("alerts", ())},
     )
+
+
+def _stored_alert(alert: Alert) -> Document:
+    most = {**alert.limit._asdict(), "usd": None if alert.limit.usd is None else Decimal128(alert.limit.usd)}
+    return {**alert._asdict(), "spent": _stored(alert.spent), "limit": most}
+
+
+def _alert(stored: Mapping[str, Any]) -> Alert:
+    most, at = stored["limit"], stored["at"].replace(tzinfo=UTC)
+    usd = most["usd"].to_decimal() if most["usd"] is not None else None
+    limit = Limit(most["requests"], most["tokens"], usd)
+    return Alert(**{**stored, "at": at, "spent": _amounts(stored["spent"]), "limit": limit})
 
 
 def _stored(amounts: Amounts) -> Document:

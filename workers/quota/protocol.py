@@ -39,6 +39,12 @@ class Key(NamedTuple):
         return f"quota:{self.subject}:{self.per}"
 
     @property
+    def name(self) -> str:
+        """The limit and its window for a person: "tenant acme per day until 2026-12-02T00:00Z"."""
+        until = "" if self.end == END else f" until {self.end:%Y-%m-%dT%H:%MZ}"
+        return f"{self.subject.replace(':', ' ', 1)} per {self.per}{until}"
+
+    @property
     def on_ledger(self) -> bool:
         """Whether the ledger says what was spent; of what is held at one moment it says nothing."""
         return self.per != "concurrent"
@@ -139,3 +145,6 @@ class Books(Protocol):
 
     async def named(self, now: datetime) -> dict[str, list[Key]]:
         """The incarnations that have entries in books of such windows, with the keys."""
+
+    async def untold(self) -> list[Key]:
+        """The keys of books with an alert that Kafka may not have."""

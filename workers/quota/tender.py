@@ -9,8 +9,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from broker.events import Events
+from broker.limits import units
 from workers.quota.account import Account
-from workers.quota.book import NOTHING, Amounts, Book, Limit, fitting
+from workers.quota.alerts import reached
+from workers.quota.book import NOTHING, Amounts, Book, Limit, added, fitting
 from workers.quota.holds import Holds
 from workers.quota.protocol import Key
 from workers.stores.protocol import StoreUnknownError
@@ -42,7 +44,8 @@ class Tender:
 
     def __init__(self, holds: Holds, release: Release, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._holds = holds
-        self._books = holds.books
+        self._entries = holds.entries
+        self._books = holds.entries.books
         self._release = release
         self._now = now
         self._looked_at: float | None = None
@@ -78,7 +81,7 @@ class Tender:
         """
         for account in list(self._holds.accounts.values()):
             if not account.settled:
-                await self._holds.give_back(account)
+                await self._entries.write(account)
 
     async def tend(self) -> None:
         """Go over the books once.
@@ -93,9 +96,12 @@ class Tender:
         restless = {key: account for key, account in self._holds.accounts.items() if _restless(account)}
         books = await self._books.read(list(restless)) if restless else {}
         for key, account in restless.items():
-            if _gives_back(account, books.get(key), moment):
-                await self._holds.give_back(account)
-            account.over = key in books and _passed(books[key], self._holds.incarnation, account)
+            book = books.get(key)
+            if _gives_back(account, book, moment):
+                await self._entries.write(account)
+            elif book is not None and self._in_doubt(account, book):
+                await self._entries.write(account, keeping=True)
+            account.over = book is not None and _used_up(book, self._entries.incarnation, account)
         hungry = {account.key.wait_key: account for account in restless.values() if account.hunger.waiting}
         if hungry:
             await self._close_in({key: books[key] for key in restless if key.wait_key in hungry and key in books})
@@ -103,13 +109,21 @@ class Tender:
         await self._reconcile_late(moment)
         self._forget()
 
+    def _in_doubt(self, account: Account, book: Book) -> bool:
+        """Whether a threshold may be reached by what we have not told; others who know more may be in doubt, too, and tell."""
+        if account.shut or account.told == account.telling:
+            return False
+        most = added((book.taken(without=self._entries.incarnation), account.entry))
+        due = reached(account.key, account.said, most, self._now())
+        return any(str(threshold) not in book.alerts for threshold in due)
+
     # -- room ----------------------------------------------------------------------------------------------------------
     async def _feed(self, hungry: Sequence[Account]) -> None:
         """Release as many of the jobs that wait as have room now, in the window of now."""
         current = [self._holds.account(account.applied, self._now()) for account in hungry]
         books = await self._books.read([account.key for account in current])
         for account in current:
-            book = books.get(account.key) or await self._holds.read_or_begin(account)
+            book = books.get(account.key) or await self._entries.read_or_begin(account)
             await self._feed_one(account, book)
 
     async def _feed_one(self, account: Account, book: Book) -> None:
@@ -142,7 +156,7 @@ class Tender:
             if account is not None:
                 account.hunger.waiting = True
         named = await self._books.named(self._now())
-        named.pop(self._holds.incarnation, None)
+        named.pop(self._entries.incarnation, None)
         dead = await self._books.closable(named.keys()) if named else set()
         keys = {key for incarnation in dead for key in named[incarnation]}
         for key in keys:
@@ -151,7 +165,7 @@ class Tender:
 
     async def _close_in(self, books: Mapping[Key, Book]) -> None:
         """Close what the dead have in these books."""
-        others = {owner for book in books.values() for owner in book.grants} - {self._holds.incarnation}
+        others = {owner for book in books.values() for owner in book.grants} - {self._entries.incarnation}
         dead = await self._books.closable(others) if others else set()
         for key, book in books.items():
             if not dead.isdisjoint(book.grants):
@@ -167,19 +181,25 @@ class Tender:
             return
         gone = book.grants.keys() & set(dead)
         closed = await self._books.spent(key, book.grants.keys() - gone)
-        if await self._books.swap(key, book.closing(gone, closed)):
+        if await self._close_to(key, book, closed, gone):
             self._events.info("quota.closed", key=key.wait_key, incarnations=sorted(gone))
             self._reconcile[key] = self._holds.clock() + RECONCILE_S
 
     async def _reconcile_late(self, moment: float) -> None:
         """Compare what is closed with the ledger: a zombie may have settled after its entry was closed."""
-        self._reconcile.update(dict.fromkeys(self._holds.entered - self._reconcile.keys(), moment + RECONCILE_S))
-        self._holds.entered.clear()
+        late = self._entries.late
+        self._reconcile.update(dict.fromkeys(late - self._reconcile.keys(), moment + RECONCILE_S))
+        late.clear()
         for key in [key for key, due in self._reconcile.items() if due <= moment]:
             book = (await self._books.read([key])).get(key)
             closed = await self._books.spent(key, book.grants.keys()) if book else NOTHING
-            if book is None or book.closed == closed or await self._books.swap(key, book.closing((), closed)):
+            if book is None or book.closed == closed or await self._close_to(key, book, closed):
                 del self._reconcile[key]
+
+    async def _close_to(self, key: Key, book: Book, closed: Amounts, gone: Collection[str] = ()) -> bool:
+        applied = self._entries.rules.of(key.subject, key.per)
+        limit = None if applied is None else applied.limit
+        return await self._entries.swap(key, limit, book.closing(gone, closed))
 
     # -- windows -------------------------------------------------------------------------------------------------------
     def _forget(self) -> None:
@@ -195,16 +215,12 @@ class Tender:
 
 
 def _restless(account: Account) -> bool:
-    return account.hunger.waiting or (not account.shut and not _at_rest(account))
-
-
-def _at_rest(account: Account) -> bool:
-    return account.free == NOTHING and account.written == account.entry
+    return account.hunger.waiting or (not account.shut and not account.at_rest)
 
 
 def _gives_back(account: Account, book: Book | None, moment: float) -> bool:
     """Nothing of this key ran here lately, or somebody waits for what is free here, or more was used than granted."""
-    if account.shut or _at_rest(account):
+    if account.shut or account.at_rest:
         return False
     idle = account.quiet_since(moment) + IDLE_S <= moment
     return idle or account.overrun or (book is not None and book.waiting and account.free != NOTHING)
@@ -217,9 +233,7 @@ def _room(limit: Limit, book: Book, smallest: Amounts, mean: Amounts) -> int:
     return min(max(fitting(book, limit, mean), 1), MOST_RELEASED)
 
 
-def _passed(book: Book, owner: str, account: Account) -> bool:
-    """Whether everybody together has used more than the limit."""
-    used, others, limit = account.used, book.taken(without=owner), account.limit
-    sums = ((limit.requests, used.requests + others.requests), (limit.tokens, used.tokens + others.tokens))
-    over_usd = limit.usd is not None and used.usd + others.usd > limit.usd
-    return over_usd or any(most is not None and most < amount for most, amount in sums)
+def _used_up(book: Book, owner: str, account: Account) -> bool:
+    """Whether everybody together has used all of the limit."""
+    used = added((account.used, book.taken(without=owner)))
+    return any(getattr(used, unit) >= most for unit, most in units(account.said))

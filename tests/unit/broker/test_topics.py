@@ -19,7 +19,7 @@ def test_there_is_a_topic_of_jobs_for_each_priority() -> None:
 def test_all_topics_of_the_design_are_in_the_file() -> None:
     assert set(topics.wanted(settings())) == {
         *("jobs.interactive", "jobs.normal", "jobs.batch"),
-        *("results", "results.replies", "usage", "jobs.control", "jobs.dead"),
+        *("results", "results.replies", "usage", "alerts", "jobs.control", "jobs.dead"),
     }
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError as ModelError
 
 from schemas import generate
+from schemas.alert import AlertEvent
 from schemas.batch import BatchEvent
 from schemas.codes import Code
 from schemas.control import Control
@@ -23,6 +24,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "result": Result,
     "usage": UsageEvent,
     "batch": BatchEvent,
+    "alert": AlertEvent,
     "control": Control,
 }
 
@@ -122,7 +124,25 @@ ENDED = {
     "cost_usd": "0.0018684",
     "finished_at": "2026-12-01T08:00:00.123Z",
 }
+REACHED = {
+    "limit_of": "tenant:acme",
+    "tenant": "acme",
+    "per": "day",
+    "window_start": "2026-12-01T00:00:00Z",
+    "window_end": "2026-12-02T00:00:00Z",
+    "mode": "hard",
+    "threshold": 80,
+    "unit": "usd",
+    "spent": {"requests": 812, "tokens": 91277, "usd": "8.0002076"},
+    "limit": {"requests": None, "tokens": None, "usd": "10"},
+    "limits_version": 3,
+    "message": "tenant acme per day until 2026-12-02T00:00Z: 8.0002076 of 10 dollars are spent, 80 % or more",
+    "noticed_at": "2026-12-01T08:00:00.123Z",
+}
 GOOD = [
+    ("alert", REACHED),
+    ("alert", {**REACHED, "per": "lifetime", "window_start": None, "window_end": None, "tenant": None}),
+    ("alert", {**REACHED, "threshold": "forecast", "a_field_of_the_future": 1}),
     ("batch", ENDED),
     ("batch", {**ENDED, "code": "batch_limit", "message": "max_errors: 3 have failed", "a_field_of_the_future": 1}),
     ("job", SMALLEST),
@@ -141,6 +161,9 @@ GOOD = [
     ("control", {"action": "reply", "job_id": "inv-7781", "reply_to": "results.replies", "reply_partition": 0}),
 ]
 BAD = [
+    ("alert", {**REACHED, "threshold": "soon"}),
+    ("alert", {**REACHED, "per": "concurrent"}),
+    ("alert", {**REACHED, "spent": {"requests": 1, "tokens": 1, "usd": 0.1}}),
     ("batch", {**ENDED, "states": {"done": 12}}),
     ("batch", {**ENDED, "cost_usd": 0.0018684}),
     ("job", {}),
@@ -250,7 +273,7 @@ def test_the_asyncapi_document_has_every_topic_and_its_key() -> None:
     addresses = {channel["address"] for channel in document["channels"].values()}
     assert addresses == {
         *("jobs.{priority}", "jobs.control", "jobs.dead"),
-        *("results", "results.{name}", "results.replies", "usage"),
+        *("results", "results.{name}", "results.replies", "usage", "alerts"),
     }
     assert all(message["bindings"]["kafka"]["key"] for message in document["components"]["messages"].values())
 

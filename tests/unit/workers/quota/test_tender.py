@@ -1,5 +1,6 @@
 """The background gives back what is not used, closes the dead by the ledger's figure, and releases who waits when there is room."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -65,6 +66,20 @@ class NoBooks(MemoryBooks):
         if name in {"read", "swap", "spent", "closable", "waiting", "named"}:
             raise AssertionError(name)
         return super().__getattribute__(name)
+
+
+class SlowBooks(MemoryBooks):
+    """Books of which the first that is written waits until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def swap(self, key: Key, book: Book) -> bool:
+        """Write, when it may."""
+        self.asked.set()
+        await self.go_on.wait()
+        return await super().swap(key, book)
 
 
 async def entries(books: MemoryBooks) -> Amounts:
@@ -297,6 +312,21 @@ async def test_a_soft_limits_spend_of_all_workers_is_known_to_each() -> None:
     await workers[0].tend(1.0)
     [account] = workers[0].holds.accounts.values()
     assert account.over
+
+
+async def test_a_window_is_not_forgotten_while_a_hold_of_it_still_asks_another_limits_book() -> None:
+    books = SlowBooks()
+    worker = Worker(books, "w1", requests=100)
+    minute = Limit(scope="model", per="minute", requests=100)
+    worker.holds = Holds(Rulebook([*worker.holds.rules.limits, minute], {}), books, "w1", clock=lambda: worker.seconds)
+    holding = asyncio.create_task(worker.hold())
+    await books.asked.wait()
+    [_, account] = worker.holds.accounts.values()
+    assert not account.settled
+    books.go_on.set()
+    hold = await holding
+    assert not isinstance(hold, Denied)
+    assert account.holds == 1
 
 
 async def test_windows_that_are_over_are_forgotten_while_jobs_wait() -> None:

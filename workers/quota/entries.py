@@ -1,0 +1,138 @@
+"""This worker's entries in the books: extended for holds, given back, and with each write what is spent; no alert costs a write of its own."""
+
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Literal
+
+from broker.events import Events
+from broker.limits import Limit, Rulebook
+from workers.quota.account import Account
+from workers.quota.alerts import noticing
+from workers.quota.book import NOTHING, Amounts, Book, extended
+from workers.quota.protocol import Books, Key
+from workers.stores.protocol import StoreUnknownError
+
+_TRIES = 8
+
+
+class Entries:
+    """Who changes an entry holds its account's lock; only `write` takes it.
+
+    Args:
+        rules: The limits now.
+        books: Where the books are.
+        incarnation: This worker's.
+        clock: Seconds of a monotonic clock.
+        now: The time in UTC, for alerts.
+    """
+
+    def __init__(
+        self,
+        rules: Rulebook,
+        books: Books,
+        incarnation: str,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.rules = rules
+        self.books = books
+        self.incarnation = incarnation
+        self.now = now
+        self._clock = clock
+        self.late: set[Key] = set()  # entered late: somebody may have counted our rows among those of closed ones
+        self.noticed: Callable[[Key, Collection[str]], None] = lambda *_: (
+            None
+        )  # told of new alerts, by their thresholds
+        self._events = Events("worker.quota")
+
+    async def extend(self, account: Account, need: Amounts) -> bool:
+        """Ask the book for another chunk; False: it was refused, or cannot be had now."""
+        try:
+            for _ in range(_TRIES):
+                extended_or_refused = await self._try_extend(account, need)
+                if extended_or_refused is not None:
+                    return extended_or_refused
+        except StoreUnknownError as error:
+            self._events.warning("quota.unknown", key=account.key.wait_key, reason=str(error))
+        account.hunger.refused(need, self._clock(), doubtful=True)
+        return False
+
+    async def _try_extend(self, account: Account, need: Amounts) -> bool | None:
+        """Read the book and write it with a larger entry, or note that jobs wait; None: another worker was faster."""
+        book = await self.read_or_begin(account)
+        if self.incarnation in book.shut:
+            account.shut = True
+            account.keep(NOTHING)
+            return False
+        ask = account.ask(need)
+        entry = extended(book, self.incarnation, ask, account.limit)
+        if entry is None:
+            return await self._refuse(account, book, need, ask.have)
+        if not await self._enter(account, book, entry):
+            return None
+        account.extend(entry, self._clock())
+        account.hunger.fed()
+        return True
+
+    async def _refuse(self, account: Account, book: Book, need: Amounts, have: Amounts) -> Literal[False] | None:
+        """Note in the book that jobs wait, so that others give back what they do not use."""
+        if not book.waiting or book.grants.get(self.incarnation, have) != have:
+            noted = book.noting(waiting=True)
+            if self.incarnation in book.grants:
+                if not await self._enter(account, noted, have):
+                    return None
+            else:
+                account.written = None
+                if not await self.swap(account.key, account.said, noted):
+                    return None
+                account.written = NOTHING
+        account.hunger.refused(need, self._clock(), alone=not book.grants.keys() - {self.incarnation})
+        return False
+
+    async def read_or_begin(self, account: Account) -> Book:
+        """The book; where there is none yet, one that knows what the ledger says of this window."""
+        book = (await self.books.read([account.key])).get(account.key)
+        if book is not None:
+            return book
+        # Where holds pass without a chunk, the ledger may have rows of workers that are about to enter themselves.
+        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, ()))
+
+    async def write(self, account: Account, *, keeping: bool = False) -> None:
+        """Have the book say what is used and spent, and nothing more unless what is free is kept: lowered here first, then there.
+
+        Raises:
+            StoreUnknownError: It may say more than that; nothing is lost.
+        """
+        async with account.lock:
+            for _ in range(_TRIES):
+                if not keeping:
+                    account.keep(NOTHING)
+                if account.shut or (account.written == account.entry and account.told == account.telling):
+                    return
+                book = await self.read_or_begin(account)
+                if self.incarnation in book.shut:
+                    account.shut = True
+                    return
+                if await self._enter(account, book, account.entry):
+                    if account.passes and self.incarnation not in book.grants:
+                        self.late.add(account.key)
+                    return
+
+    async def _enter(self, account: Account, book: Book, entry: Amounts) -> bool:
+        """Write our entry into a book that was read; False: another worker was faster."""
+        telling, account.written = account.telling, None  # until the answer is there, and for ever if it is lost
+        if not await self.swap(account.key, account.said, book.granting(self.incarnation, entry, telling)):
+            return False
+        account.written, account.told = entry, telling
+        return True
+
+    async def swap(self, key: Key, limit: Limit | None, book: Book) -> bool:
+        """Write a book, with the alerts that are due by what it says is spent; False: another worker was faster."""
+        noticed = noticing(book, key, limit, version=self.rules.version, now=self.now())
+        if not await self.books.swap(key, noticed):
+            return False
+        if new := noticed.alerts.keys() - book.alerts.keys():
+            self._events.info("quota.alerts", key=key.id, thresholds=sorted(new))
+            self.noticed(key, new)
+        return True
