@@ -23,6 +23,7 @@ from tests.faults.producer import send
 from tests.faults.proxy import Lines
 from tests.faults.reading import Services, read_history, read_stats
 from tests.faults.scenario import Scenario
+from tests.faults.told import reassigned, told_between, unacknowledged
 from tests.faults.waiting import until_ended
 from tests.faults.workload import SMALL_TENANT, Workload
 
@@ -67,7 +68,7 @@ class Outcome:
 
 async def run(stack: Stack, lines: Lines, scenario: Scenario, seed: int, *, jobs: int, logs: Path) -> Outcome:
     """One seed of one scenario, on topics and a database of its own; the kill log goes to the folder `logs`."""
-    began, terms = time.monotonic(), scenario.terms
+    began, began_at, terms = time.monotonic(), time.time(), scenario.terms
     services = await _services(stack, f"{scenario.name}{seed}")
     chance = random.Random(f"{scenario.name} {seed}")
     settings = Settings(kafka=services.kafka, prefix=services.prefix)
@@ -77,14 +78,18 @@ async def run(stack: Stack, lines: Lines, scenario: Scenario, seed: int, *, jobs
     try:
         await topics.ensure(settings)
         await fleet.start(scenario.beginners(chance))
+        sent_from = time.time()
         accepted = await _disturbed(fleet, scenario, chance, seed=seed, jobs=jobs)
         ended = await until_ended(services, terms.ends_s)
+        ended_at = time.time()
     finally:
         await fleet.stop()
     (logs / f"kills-{services.prefix}.jsonl").write_text("".join(map(kill_line, fleet.kills)))
     gone = [*fleet.kills, *fleet.broken_calls()]
     history = await read_history(services, accepted=accepted, kills=gone, limits=LIMITS)
-    history = replace(history, rebalanced=bool(fleet.faults))
+    told = told_between(began_at, ended_at, fleet.logs)
+    again = {"reassigned": reassigned(told, sent_from), "unacknowledged": unacknowledged(told, services.topic(""))}
+    history = replace(history, **again)
     outcome = await asyncio.to_thread(_outcome, scenario, history, fleet, seed=seed, seconds=time.monotonic() - began)
     if not ended and not any(outcome.problems.values()):
         raise RuntimeError("the run did not end, and the checker saw nothing of it")

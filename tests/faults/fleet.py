@@ -1,7 +1,6 @@
 """The workers of one run: starts them, kills and stops them, cuts them off, and says what each then had in its hands."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from tests.faults.money import JUST_S, is_error
 from tests.faults.proxy import HOST, Lines, Weather
 from tests.faults.reading import Services, read_calls
 from tests.faults.scenario import Terms
+from tests.faults.told import events
 
 SETTINGS = Path(__file__).with_name("settings.yaml")
 _KILLED = -9
@@ -49,7 +49,10 @@ class Fault:
 
 @dataclass
 class Fleet:
-    """The workers of one run, by their prefix; `kills` is the kill log, `faults` what was done to services and lines."""
+    """The workers of one run, by their prefix.
+
+    `kills` is the kill log, `faults` what was done to services and lines, `logs` the files of all workers that were ever started.
+    """
 
     stack: Stack
     services: Services
@@ -58,6 +61,7 @@ class Fleet:
     members: list[Member] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    logs: set[Path] = field(default_factory=set)
 
     async def start(self, fail_at: Sequence[str], behind: Sequence[str] | None = None) -> list[Member]:
         """Start a worker for each failpoint ("" for none), side by side; `behind` names the services that they reach through a proxy."""
@@ -69,6 +73,7 @@ class Fleet:
     async def _start(self, fail_at: str, behind: Sequence[str]) -> Member:
         told = environment(self.services, self.terms) | _through(self.lines, behind) | {"AIBROKER_FAIL_AT": fail_at}
         [child] = await self.stack.start_workers(1, told)
+        self.logs.add(child.log)
         return Member(child, _incarnation(child), fail_at)
 
     async def stop(self) -> None:
@@ -258,8 +263,7 @@ def _hit_at(child: Child) -> float:
 
 def _event(child: Child, name: str) -> Mapping[str, Any]:
     """The first event of that name in a worker's log."""
-    for line in child.output().splitlines():
-        event: Mapping[str, Any] = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
-        if event.get("event") == name:
+    for event in events(child.output().splitlines()):
+        if event["event"] == name:
             return event
     raise RuntimeError(f"a worker does not tell of {name}; its log is {child.log}")

@@ -84,8 +84,10 @@ class History:
     kills: Sequence[Kill] = ()
     limits: Sequence[Limit] = ()
     prefix: str = ""
-    rebalanced: bool = False
-    """Whether readers changed while there was something to read: a record that nobody had committed is read, and buried, once more."""
+    reassigned: frozenset[tuple[str, int]] = frozenset()
+    """The partitions that were given out again once there was something to read: what nobody had committed was read, and buried, once more."""
+    unacknowledged: frozenset[Place] = frozenset()
+    """The records whose dead letter was sent once more, because Kafka did not say that it has it."""
 
 
 def parsed(value: bytes | None) -> Any:  # noqa: ANN401 any JSON value

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from broker.codec import NotAJob
 from broker.errors import AibrokerError
@@ -39,10 +39,7 @@ class DeadLetters:
 
     async def bury(self, record: Record, why: NotAJob) -> Burial:
         """Hand a record over to Kafka, with the reason in its headers."""
-        place = record.place
-        self._events.warning(
-            "record.dead", code=why.code, topic=place.topic, partition=place.partition, offset=place.offset
-        )
+        self._events.warning("record.dead", code=why.code, **_where(record))
         return Burial(record, why, await self._send(record, why))
 
     async def kept(self, burials: Iterable[Burial]) -> None:
@@ -50,13 +47,20 @@ class DeadLetters:
         for record, why, first in burials:
             sent = first
             while (error := await _failure(sent)) is not None:
-                self._events.warning("record.dead_unacknowledged", reason=str(error), again_in_s=LONGEST_RETRY_S)
+                self._events.warning(
+                    "record.dead_unacknowledged", reason=str(error), again_in_s=LONGEST_RETRY_S, **_where(record)
+                )
                 await asyncio.sleep(LONGEST_RETRY_S)
                 sent = await self._send(record, why)
 
     async def _send(self, record: Record, why: NotAJob) -> "asyncio.Future[Sent]":
         headers = dead_headers(record.headers, why, record.place, datetime.now(UTC))
         return await self._sending.put(Outgoing(self._topic, record.value, record.key, headers))
+
+
+def _where(record: Record) -> dict[str, Any]:
+    place = record.place
+    return {"topic": place.topic, "partition": place.partition, "offset": place.offset}
 
 
 async def _failure(sent: "asyncio.Future[Sent]") -> AibrokerError | None:

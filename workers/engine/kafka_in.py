@@ -5,7 +5,7 @@ broker starts their consumers, which still appear in AsyncAPI, and the readers c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,19 +27,24 @@ HANDLING_S = 3.0
 """How long stopping waits for the control record that is in hand."""
 
 
-class Revocation(RebalanceListener):  # type: ignore[misc]  # aiokafka publishes no types
-    """Lets a reader commit before its partitions go to somebody else."""
+class Assignments(RebalanceListener):  # type: ignore[misc]  # aiokafka publishes no types
+    """Tells which partitions of a priority this worker is given and loses, and lets their reader commit before they go to somebody else."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: str) -> None:
+        self._priority = priority
+        self._events = Events("worker.reader")
         self.reader: Reader | None = None
 
-    async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ANN401, ARG002 aiokafka's
+    async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ANN401 aiokafka's
         """Commit what is durable."""
+        if revoked:  # nothing is, before the first assignment
+            self._events.info("reader.revoked", priority=self._priority, partitions=_numbers(revoked))
         if self.reader is not None:
             await self.reader.revoked()
 
     async def on_partitions_assigned(self, assigned: Any) -> None:  # noqa: ANN401 aiokafka's
-        """Nothing: reading goes on at the committed position."""
+        """Only tell: reading goes on at the committed position."""
+        self._events.info("reader.assigned", priority=self._priority, partitions=_numbers(assigned))
 
 
 class KafkaIn:
@@ -66,7 +71,7 @@ class KafkaIn:
         )
         self._control = control
         self._events = Events("worker.kafka")
-        self._listeners = {priority.name: Revocation() for priority in settings.priorities}
+        self._listeners = {priority.name: Assignments(priority.name) for priority in settings.priorities}
         self._jobs = {
             priority.name: self._kafka.subscriber(
                 settings.topic(f"jobs.{priority.name}"),
@@ -110,6 +115,10 @@ class KafkaIn:
         place = Place("", raw.topic, raw.partition, raw.offset, timestamp)
         await self._control(Record(place, raw.key, raw.value, raw.headers))
         await message.ack()
+
+
+def _numbers(partitions: Iterable[Any]) -> list[int]:
+    return sorted(each.partition for each in partitions)
 
 
 async def _as_it_is(message: Any) -> Any:  # noqa: ANN401 FastStream's

@@ -131,6 +131,10 @@ def killed(run: History, *held: str) -> History:
     return replace(run, kills=[Kill(105.0, "w1", frozenset(held))])
 
 
+def buried_twice(run: History) -> History:
+    return replace(run, dead=[run.dead[0], replace(run.dead[0], offset=1)])
+
+
 def without(items: Sequence[Any], place: int) -> list[Any]:
     return [item for number, item in enumerate(items) if number != place]
 
@@ -170,11 +174,27 @@ def test_a_dead_letter_whose_bytes_were_touched_is_seen(good: History) -> None:
     assert broken(replace(good, dead=[replace(good.dead[0], value=b"{}")])) == {"1"}
 
 
-def test_a_dead_letter_may_come_twice_only_after_a_kill_or_a_change_of_readers(good: History) -> None:
-    run = replace(good, dead=[good.dead[0], replace(good.dead[0], offset=1)])
+def test_a_dead_letter_may_not_come_twice_where_nothing_disturbed_its_reader(good: History) -> None:
+    run = buried_twice(good)
+    topic, partition, offset = run.records[-1].place
     assert broken(run) == {"1"}
-    assert not broken(killed(run))
-    assert not broken(replace(run, rebalanced=True))
+    assert broken(replace(run, reassigned=frozenset({(topic, partition + 1)}))) == {"1"}
+    assert broken(replace(run, unacknowledged=frozenset({(topic, partition, offset + 1)}))) == {"1"}
+    assert broken(replace(run, kills=[Kill(0.0, "", frozenset(), how="line")])) == {"1"}
+
+
+def test_a_dead_letter_may_come_twice_after_the_death_of_a_worker(good: History) -> None:
+    assert not broken(killed(buried_twice(good)))
+
+
+def test_a_dead_letter_may_come_twice_where_its_partition_was_given_out_again(good: History) -> None:
+    run = buried_twice(good)
+    assert not broken(replace(run, reassigned=frozenset({run.records[-1].place[:2]})))
+
+
+def test_a_dead_letter_may_come_twice_where_the_first_was_not_acknowledged(good: History) -> None:
+    run = buried_twice(good)
+    assert not broken(replace(run, unacknowledged=frozenset({run.records[-1].place})))
 
 
 def test_an_acknowledged_record_that_is_not_in_its_topic_is_seen(good: History) -> None:
@@ -362,7 +382,7 @@ def test_a_kill_log_reads_as_it_was_written() -> None:
     assert history.read_kills(map(history.kill_line, kills)) == kills
 
 
-@pytest.mark.parametrize("module", ["checker", "money", "links", "history", "reading", "waiting", "judge"])
+@pytest.mark.parametrize("module", ["checker", "money", "links", "history", "reading", "waiting", "told", "judge"])
 def test_the_checker_imports_nothing_of_ours(module: str) -> None:
     tree = ast.parse(Path(history.__file__).with_name(f"{module}.py").read_text())
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from broker.codec import NotAJob, Place
 from broker.errors import KafkaMissing
 from broker.lanes import Record as Outgoing
@@ -100,12 +102,14 @@ def test_a_control_record_that_cannot_be_read_is_acknowledged_only_after_it_is_k
     assert (headers["aibroker-topic"], headers["aibroker-offset"]) == (b"jobs.control", b"7")
 
 
-def test_of_many_only_what_was_not_acknowledged_is_sent_again() -> None:
+def test_of_many_only_what_was_not_acknowledged_is_sent_again_and_the_log_names_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def life() -> list[bytes | None]:
         kafka = Kafka(failing=1)
         letters = DeadLetters(Settings(), cast("Sending", kafka))
-        place = Place("", "jobs.normal", 0, 0, datetime.now(UTC))
-        records = [Record(place, None, value, ()) for value in (b"first", b"second")]
+        places = [Place("", "jobs.normal", 0, offset, datetime.now(UTC)) for offset in (7, 8)]
+        records = [Record(*of) for of in zip(places, (None, None), (b"first", b"second"), ((), ()), strict=True)]
         burials = [await letters.bury(record, UNREADABLE) for record in records]
         task = asyncio.create_task(letters.kept(burials))
         async with asyncio.timeout(60):
@@ -115,3 +119,5 @@ def test_of_many_only_what_was_not_acknowledged_is_sent_again() -> None:
         return [record.value for record in kafka.records]
 
     assert run(life()) == [b"first", b"second", b"first"]
+    fields = [cast("Any", record).event_fields for record in caplog.records if "unack" in record.getMessage()]
+    assert [(each["topic"], each["partition"], each["offset"]) for each in fields] == [("jobs.normal", 0, 7)]
