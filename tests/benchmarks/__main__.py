@@ -19,7 +19,7 @@ import psutil
 
 from broker.errors import AibrokerError
 from broker.local.stack import Plan, Stack
-from tests.benchmarks import p1, p2, p3, p4, p5, p7, p8, p9, p10, r2, r3, rollup
+from tests.benchmarks import p1, p2, p3, p4, p5, p7, p8, p9, p10, quota, r2, r3, rollup
 from tests.benchmarks.ground import Entry, Options
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,7 @@ BENCHMARKS: Mapping[str, Callable[[Stack, Options], Awaitable[Entry]]] = Mapping
         "P8": p8.measure,
         "P9": p9.measure,
         "P10": p10.measure,
+        "QUOTA": quota.measure,
         "R2": r2.measure,
         "R3": r3.measure,
         "ROLLUP": rollup.measure,

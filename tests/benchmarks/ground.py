@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import pymongo
 from aiokafka import AIOKafkaProducer
 
 from broker.local.processes import Child
@@ -109,6 +110,12 @@ async def produce(services: Services, records: Iterable[Record]) -> None:
         await producer.flush()
     finally:
         await producer.stop()
+
+
+def counted(server: "pymongo.MongoClient[dict[str, Any]]") -> Mapping[str, int]:
+    """The operations that the server has counted since it began, by kind."""
+    counters: Mapping[str, int] = server.admin.command("serverStatus", repl=0, metrics=0, locks=0)["opcounters"]
+    return {kind: count for kind, count in counters.items() if kind != "deprecated"}
 
 
 def cpu_s(child: Child) -> float:

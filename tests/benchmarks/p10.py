@@ -6,14 +6,13 @@ the server does by itself is measured without the worker, in the same run, and s
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 import pymongo
 
 from broker.local.stack import Stack
-from tests.benchmarks.ground import Entry, Figure, Options, Record, cpu_s, fresh, produce
+from tests.benchmarks.ground import Entry, Figure, Options, Record, counted, cpu_s, fresh, produce
 from tests.faults.waiting import until_ended
 from tests.integration.deployment import chat
 
@@ -63,13 +62,8 @@ async def measure(stack: Stack, options: Options) -> Entry:
 
 async def _operations(server: "pymongo.MongoClient[dict[str, Any]]", seconds: float) -> Counter[str]:
     """Operations a second by kind, without the two questions that count them."""
-    before = _counted(server)
+    before = counted(server)
     await asyncio.sleep(seconds)
-    after = _counted(server)
-    counted: Counter[str] = Counter({kind: round((after[kind] - before[kind]) / seconds, 3) for kind in after})
-    return counted
-
-
-def _counted(server: "pymongo.MongoClient[dict[str, Any]]") -> Mapping[str, int]:
-    counters: Mapping[str, int] = server.admin.command("serverStatus", repl=0, metrics=0, locks=0)["opcounters"]
-    return {kind: count for kind, count in counters.items() if kind != "deprecated"}
+    after = counted(server)
+    a_second: Counter[str] = Counter({kind: round((after[kind] - before[kind]) / seconds, 3) for kind in after})
+    return a_second

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-BEAT_S = 0.25
+BEAT_S = 0.5
 WINDOW_S = 10.0
 
 

@@ -9,9 +9,9 @@ from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Limit, Told
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
-FAST_S = 2.0
+FAST_S = 20.0
 """A chunk that is used up faster is too small."""
-SLOW_S = 20.0
+SLOW_S = 120.0
 """A chunk that lasts longer is too large."""
 
 _FIRST_UNITS = 16
