@@ -66,12 +66,15 @@ async def _kill_every_20_s(fleet: Fleet, chance: random.Random, jobs: int, over:
     """Kill one at random every 20 s, and start it again at once, for as long as there is work that keeps them busy."""
     del jobs
     starting: list[asyncio.Task[object]] = []
+    calls = 0
     while not over():
-        due = time.monotonic() + _EVERY_S
-        if not await _kill_before(due, fleet, chance):
+        due, before = time.monotonic() + _EVERY_S, calls
+        if await _kill_before(due, fleet, chance):
+            starting.append(asyncio.create_task(fleet.start([""])))
+            await asyncio.sleep(due - time.monotonic())  # the pace of the faults
+        calls = await _called(fleet)
+        if calls == before:
             break
-        starting.append(asyncio.create_task(fleet.start([""])))
-        await asyncio.sleep(due - time.monotonic())  # the pace of the faults
     await asyncio.gather(*starting)
 
 
@@ -109,7 +112,7 @@ R1_TERMS = Terms(
     arrival_s=300,
     more=0,
     disturbed_s=1_500,
-    ends_s=300,
+    ends_s=900,
     behaviour=latency(2_000, 4_000, **{"500": 0.01}),
 )
 SCENARIOS = (

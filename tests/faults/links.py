@@ -69,7 +69,7 @@ class Links:
         self._join(record for record in history.records if record.place not in self.dead)
 
     def _join(self, records: Iterable[Record]) -> None:
-        """Join by the id; what has none is joined by its metadata, which the result echoes."""
+        """Join by the id; what has none is joined by its metadata, which the payload says and the result echoes."""
         unnamed = []
         for record in records:
             wanted = self.asked[record.place]
@@ -80,8 +80,7 @@ class Links:
         free: dict[tuple[str, str], list[str]] = defaultdict(list)
         for key, document in self.documents.items():
             if key not in self.records_of:
-                metadata = (document.get("result") or {}).get("metadata")
-                free[key.partition("/")[0], canonical(metadata)].append(key)
+                free[key.partition("/")[0], canonical(_metadata(document))].append(key)
         for record, wanted in unnamed:
             if found := free[wanted.tenant, wanted.metadata]:
                 self._link(record, found.pop())
@@ -90,6 +89,11 @@ class Links:
         if key in self.documents:
             self.document_of[record.place] = key
             self.records_of[key].append(record)
+
+
+def _metadata(document: Document) -> object:
+    said = document.get("result") or parsed(document.get("payload"))
+    return said.get("metadata") if isinstance(said, dict) else None
 
 
 def _origin(letter: Record, prefix: str) -> Place:

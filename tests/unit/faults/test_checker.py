@@ -237,6 +237,15 @@ def test_a_job_without_an_id_is_found_by_its_metadata(good: History) -> None:
     assert not broken(replace(good, records=records, documents=documents))
 
 
+def test_a_job_without_an_id_that_waits_still_is_not_called_lost(good: History) -> None:
+    nameless = job(2, id=None, metadata={"row": 2})
+    waiting = {**document(2), "state": "waiting", "result": None, "payload": nameless.value}
+    records = [*good.records[:2], nameless, good.records[3]]
+    problems = checker.check(replace(good, records=records, documents=[*good.documents[:2], waiting]))["1"]
+    assert any("has not ended" in problem for problem in problems)
+    assert not any("lost" in problem for problem in problems)
+
+
 def test_an_unpublished_result_breaks_the_second_invariant(good: History) -> None:
     assert broken(replace(good, events=good.events[1:])) == {"2"}
 
