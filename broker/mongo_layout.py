@@ -53,6 +53,7 @@ INDEXES: dict[str, list[Index]] = {
         _index("untold", {"untold": 1}, _exists("untold")),
         _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),
     ],
+    "limits": [],
     "halts": [
         _index("kind", {"kind": 1}, _exists("kind")),
         _index("expire_at", {"expire_at": 1}, expireAfterSeconds=0),

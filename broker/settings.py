@@ -5,17 +5,18 @@ as `AIBROKER_<SECTION>_<NAME>`; a provider's as `AIBROKER_PROVIDERS_<NAME>_BASE_
 meaning: `deploy/settings.yaml`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from broker.errors import SettingsError
+from broker.limit_versions import LimitVersion, of_quotas
 from broker.limits import Limit, Quota, Rulebook, Tenancy, TimeZone, check_overlaps
 from broker.own_prices import Price, check_prices
 from broker.section import Section
-from broker.settings_file import Place, read
+from broker.settings_file import Place, read, sentences
 from broker.tags import Tagging
 from schemas.job import TagName, TagValue
 
@@ -181,9 +182,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _limits_differ(self) -> "Settings":
-        check_overlaps(
-            [(f"quotas.{n}", limit) for n, quota in enumerate(self.quotas) for limit in quota.limits()], self.limits
-        )
+        check_overlaps(of_quotas(self.quotas), self.limits)
         return self
 
     @model_validator(mode="after")
@@ -191,11 +190,13 @@ class Settings(Section):
         check_prices(self.prices)
         return self
 
-    def rulebook(self) -> Rulebook:
-        """Which limits apply to a job."""
+    def rulebook(self, said: LimitVersion | None = None) -> Rulebook:
+        """Which limits apply to a job: those that were set by command, or these here."""
         tenants = {name: Tenancy(share.organisation, share.time_zone) for name, share in self.tenants.items()}
-        limits = [limit for quota in self.quotas for limit in quota.limits()]
-        return Rulebook((*limits, *self.limits), tenants)
+        limits = said.limits if said is not None else None
+        if limits is None:
+            limits = (*(limit for _, limit in of_quotas(self.quotas)), *self.limits)
+        return Rulebook(limits, tenants, said.version if said is not None else 0)
 
     def tagging(self) -> Tagging:
         """Which tags the jobs of a tenant may carry."""
@@ -242,7 +243,7 @@ def load(environment: Mapping[str, str], file: Path | None = None) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentences(error, path, lines, sources))) from None
+        raise SettingsError("\n".join(sentences(error, path, lines, sources))) from None
 
 
 def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[Place, str]:
@@ -288,23 +289,6 @@ _SECTIONS: dict[str, type[Section]] = {
     "telemetry": Telemetry,
     "health": Health,
 }
-
-
-def _sentences(
-    error: ValidationError, path: Path, lines: Mapping[Place, int], sources: Mapping[Place, str]
-) -> Iterator[str]:
-    problems = error.errors(include_url=False)
-    inner = {problem["loc"][:-2] for problem in problems}
-    for problem in problems:
-        if problem["type"] == "too_short" and problem["loc"] in inner:
-            continue  # pydantic does not count the wrong entries that it has just named
-        place = tuple(str(part) for part in problem.get("ctx", {}).get("place", problem["loc"]))
-        known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
-        siblings = [variable for other, variable in sources.items() if other[:-1] == place[:-1]]
-        beside = siblings[0] if siblings and len(known) < len(place) - 1 else None
-        where = sources.get(place) or beside or f"{path}:{lines.get(known, 1)}"
-        reason = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
-        yield f"{where}: {'.'.join(place) or 'settings'}: {reason}; deploy/settings.yaml says what is allowed"
 
 
 def effective(settings: Settings) -> dict[str, Any]:

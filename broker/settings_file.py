@@ -1,10 +1,11 @@
-"""The settings file as YAML, with the line of each of its fields for errors to name."""
+"""The settings file as YAML, with the line of each of its fields for errors to name, and what is wrong in it as sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from broker.errors import SettingsError
 
@@ -28,6 +29,30 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
     if not isinstance(data, dict):
         raise SettingsError(f"{path}: must be a mapping of settings, such as `kafka: host:9092`")
     return data, dict(_lines(node, ()))
+
+
+def written(document: Mapping[str, Any]) -> str:
+    """The text of such a file."""
+    text: str = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def sentences(
+    error: ValidationError, path: Path, lines: Mapping[Place, int], sources: Mapping[Place, str]
+) -> Iterator[str]:
+    """What is wrong, each with its place: a line of the file, or the variable of `sources`."""
+    problems = error.errors(include_url=False)
+    inner = {problem["loc"][:-2] for problem in problems}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in inner:
+            continue  # pydantic does not count the wrong entries that it has just named
+        place = tuple(str(part) for part in problem.get("ctx", {}).get("place", problem["loc"]))
+        known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
+        siblings = [variable for other, variable in sources.items() if other[:-1] == place[:-1]]
+        beside = siblings[0] if siblings and len(known) < len(place) - 1 else None
+        where = sources.get(place) or beside or f"{path}:{lines.get(known, 1)}"
+        reason = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        yield f"{where}: {'.'.join(place) or 'settings'}: {reason}; deploy/settings.yaml says what is allowed"
 
 
 def places(text: str) -> dict[Place, int]:

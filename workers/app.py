@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from random import Random
 
 from broker import kafka, mongo, topics
+from broker.errors import MongoMissing
 from broker.events import Events
+from broker.limits import Rulebook
 from broker.outputs import Outputs
 from broker.prices import Prices
 from broker.sending import Sending
@@ -45,6 +47,7 @@ from workers.providers.registry import REGISTRY
 from workers.quota.alerting import Alerting, Announcer
 from workers.quota.holds import Holds
 from workers.quota.mongo import MongoBooks
+from workers.quota.ruling import Ruling
 from workers.quota.tender import Tender
 from workers.route import Router
 from workers.stores.mongo import MongoStore
@@ -57,11 +60,12 @@ RELEASE_AT_ONCE = 500
 
 @dataclass(slots=True, frozen=True)
 class Around:
-    """What a worker has around it: where it reports, the id of its Kafka, and the books of quotas."""
+    """What a worker has around it: where it reports, the id of its Kafka, the books of quotas, and the limits at its start."""
 
     telemetry: Telemetry
     cluster: str
     books: MongoBooks
+    rules: Rulebook
 
 
 async def serve(settings: Settings) -> None:
@@ -84,11 +88,20 @@ async def serve(settings: Settings) -> None:
         telemetry = Telemetry(settings.telemetry, incarnation, Random())  # noqa: S311 sampling is no secret
         async with Sending(settings) as sending:
             store = MongoStore(database, incarnation)
-            parts = _build(settings, store, sending, Around(telemetry, cluster.id, MongoBooks(database)))
+            books = MongoBooks(database)
+            around = Around(telemetry, cluster.id, books, await _rules(settings, books))
+            parts = _build(settings, store, sending, around)
             await run(parts, events)
         telemetry.close()
     finally:
         await mongo.close(client)
+
+
+async def _rules(settings: Settings, books: MongoBooks) -> Rulebook:
+    try:
+        return settings.rulebook(await books.limits(0))
+    except StoreUnknownError as error:
+        raise MongoMissing(f"the limits that were set by command cannot be read ({error}): start it again") from None
 
 
 def _build(settings: Settings, store: MongoStore, sending: Sending, around: Around) -> Parts:
@@ -100,7 +113,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
     hands, dead_letters = Hands(ready, registry, leases), DeadLetters(settings, sending)
     taker = Taker(store, [priority.name for priority in settings.priorities], hands)
-    holds = Holds(settings.rulebook(), around.books, store.owner, lowest=ready.priorities[-1])
+    holds = Holds(around.rules, around.books, store.owner, lowest=ready.priorities[-1])
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
     caller = _caller(settings, store, publisher, leases, failpoints, around)
     admission, router = Admission(guards, known, settings.tagging()), Router(settings, Prices(settings.prices))
@@ -114,8 +127,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     controller = Controller(inlet, dispatcher=dispatcher, halting=halting, sealed=batches.nudge)
     intake = Intake(inlet, hands=hands, taker=taker, failpoints=failpoints)
     readers = _readers(settings, intake, around.cluster, failpoints)
-    pressure = Pressure(settings, store, readers, ready)
-    lag = LoopLag()
+    pressure, lag = Pressure(settings, store, readers, ready), LoopLag()
     around.telemetry.watch(pressure.gauges, lag.worst_s)
     return Parts(
         settings=settings,
@@ -131,6 +143,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
         halting=halting,
         batches=batches,
         tender=Tender(holds, store.release),
+        ruling=Ruling(holds, settings.rulebook, store.release),
         alerting=Alerting(holds.entries, Announcer(sending, settings, failpoints).send),
         pressure=pressure,
         lag=lag,

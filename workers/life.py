@@ -32,6 +32,7 @@ from workers.engine.reader import Reader
 from workers.engine.taker import Taker
 from workers.engine.watchdog import Watchdog
 from workers.quota.alerting import Alerting
+from workers.quota.ruling import Ruling
 from workers.quota.tender import Tender
 from workers.stores.mongo import MongoStore
 from workers.stores.protocol import StoreUnknownError
@@ -56,6 +57,7 @@ class Parts:
     halting: Halting
     batches: Batches
     tender: Tender
+    ruling: Ruling
     alerting: Alerting
     pressure: Pressure
     lag: LoopLag
@@ -99,7 +101,7 @@ async def run(parts: Parts, events: Events) -> None:
         await _take_lease(parts, address)
         async with asyncio.TaskGroup() as group:
             drained, hurried = (group.create_task(event.wait()) for event in (parts.leases.drain_asked, hurry))
-            background = (parts.finisher, parts.publisher, parts.tender, parts.alerting, watchdog)
+            background = (parts.finisher, parts.publisher, parts.tender, parts.ruling, parts.alerting, watchdog)
             lasting = [group.create_task(part.run()) for part in background]
             lasting.append(group.create_task(parts.leases.run(parts.activity.told)))
             await parts.kafka_in.start()

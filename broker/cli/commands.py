@@ -47,6 +47,12 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         ),
         "results": Entry(WORKING, "results", "Write the results of finished jobs as lines of JSON."),
         "usage": Entry(WORKING, "usage", "Sum what was used and what it cost.", is_group=True),
+        "limits": Entry(
+            WORKING,
+            "limits",
+            "Show what is spent, held and left of each limit in its window, and change limits without a restart.",
+            is_group=True,
+        ),
         "cancel": Entry(
             WORKING,
             "cancel",

@@ -6,6 +6,7 @@ from typing import Any
 
 from broker import mongo
 from broker.errors import MongoMissing
+from broker.limit_versions import LimitVersion, restored
 from broker.settings import Settings
 
 Document = dict[str, Any]
@@ -43,6 +44,12 @@ async def aggregate(
 async def listed(database: mongo.Database, collection: str, pipeline: Sequence[Document]) -> list[Document]:
     """All documents of a small aggregation."""
     return [document async for document in aggregate(database, collection, pipeline)]
+
+
+async def limits(database: mongo.Database) -> LimitVersion | None:
+    """The limits that were set by command last; None: those of the settings hold."""
+    found = await database["limits"].find_one({}, sort=[("_id", -1)])
+    return None if found is None else restored(found)
 
 
 async def state_counts(database: mongo.Database, pipeline: Sequence[Document]) -> dict[str, int]:

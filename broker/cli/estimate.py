@@ -209,9 +209,10 @@ def _decimal(value: object) -> Decimal:
 
 async def estimate(settings: Settings, records: Iterable[bytes], *, as_json: bool) -> bool:
     """Write what the jobs will probably use and cost, and say whether every limit that holds has room for them now."""
-    rules, tag = settings.rulebook(), settings.estimates.tag
-    found, prices = summed(records, rules, tag), Prices(settings.prices)
+    tag, prices = settings.estimates.tag, Prices(settings.prices)
     async with database.opened(settings) as opened:
+        rules = settings.rulebook(await database.limits(opened))
+        found = summed(records, rules, tag)
         kinds = {(kind.tenant, first_target(settings, prices, kind.model).model) for kind in found}
         rows = list(estimates(found, settings, await learned(opened, sorted(kinds), tag)))
         limits = await rooms(opened, rules, rows, datetime.now(UTC))

@@ -14,6 +14,7 @@ import pymongo
 import pytest
 from bson.decimal128 import Decimal128
 
+from broker.limit_versions import LimitVersion, stored
 from broker.limits import Limit, Rulebook, parts
 from broker.mongo import close, connect, prepare
 from broker.thresholds import Threshold
@@ -24,6 +25,7 @@ from workers.quota.memory import MemoryBooks
 from workers.quota.mongo import MongoBooks
 from workers.quota.protocol import Books, Denied, Key, Need
 from workers.quota.tender import Tender
+from workers.stores.protocol import StoreUnknownError
 
 DAY = datetime(2026, 12, 1, tzinfo=UTC)
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
@@ -57,6 +59,9 @@ class World(Protocol):
     async def leave(self, incarnation: str, what: Literal["claimed", "outbox", "nothing"]) -> None:
         """A worker leaves a document behind."""
 
+    async def set_limits(self, said: LimitVersion) -> None:
+        """Somebody sets limits."""
+
 
 class MemoryWorld:
     """Books in memory."""
@@ -81,6 +86,10 @@ class MemoryWorld:
             self.books.busy.discard(incarnation)
         else:
             self.books.busy.add(incarnation)
+
+    async def set_limits(self, said: LimitVersion) -> None:
+        """Only the last ones matter."""
+        self.books.version = said
 
 
 class MongoWorld:
@@ -130,6 +139,10 @@ class MongoWorld:
         await self.database["jobs"].replace_one(
             {"_id": incarnation}, {"owner": incarnation, **document[what]}, upsert=True
         )
+
+    async def set_limits(self, said: LimitVersion) -> None:
+        """As the command does."""
+        await self.database["limits"].insert_one({"_id": said.version, **stored(said)})
 
     async def aclose(self) -> None:
         """Drop the database and give back connections."""
@@ -237,6 +250,26 @@ async def test_books_are_found_by_who_waits_and_who_has_entries(world: World) ->
     assert await world.books.waiting(NOW) == [KEY]
     named = await world.books.named(NOW)
     assert {owner: set(keys) for owner, keys in named.items()} == {"w1": {KEY, yesterday}, "w2": {KEY}}
+    assert set(await world.books.current(NOW)) == {KEY, yesterday}
+
+
+async def test_the_last_limits_that_were_set_are_read_once_they_are_later(world: World) -> None:
+    whole = Limit(scope="tag", of="team=*", tenant="acme", per="month", usd=CENT, mode="soft", alerts=(90, "forecast"))
+    assert await world.books.limits(0) is None
+    first = LimitVersion(version=1, limits=(whole,), at=NOW, by="ann", reason="a trial")
+    last = LimitVersion(version=2, limits=None, at=NOW, by="bob")
+    await world.set_limits(first)
+    assert await world.books.limits(0) == first
+    assert await world.books.limits(1) is None
+    await world.set_limits(last)
+    assert await world.books.limits(0) == await world.books.limits(1) == last
+
+
+async def test_limits_that_a_newer_release_has_set_are_unknown_and_never_half_read(mongo: MongoWorld) -> None:
+    said = {"scope": "galaxy", "per": "day", "requests": 1}
+    await mongo.database["limits"].insert_one({"_id": 3, "limits": [said], "at": NOW, "by": "ann"})
+    with pytest.raises(StoreUnknownError, match="version 3"):
+        await mongo.books.limits(0)
 
 
 async def nobody_released(_: str, __: int) -> int:

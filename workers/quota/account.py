@@ -5,7 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from broker.limits import Applied
-from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Limit, Told
+from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Limit, Told, used_up
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
@@ -30,15 +30,12 @@ class Account:
 
     def __init__(self, key: Key, applied: Applied, hunger: Hunger, freed: Callable[[], None]) -> None:
         self.key = key
-        self.applied = applied
-        self.said = said = applied.limit
-        self.limit = Limit(said.requests, said.tokens, said.usd)
         self.hunger = hunger  # who was refused, in this window or in others of the same limit
-        self.lasting = said.per != "concurrent"  # what is settled stays used
-        self.passing = said.mode != "hard"  # everything passes, and is counted
-        self.passes = self.passing or said.at_limit == "lower_priority"  # some do, before they have a chunk
-        self.over = False  # all of the limit is used, by all together, as far as we know
-        self.passed_over = 0  # holds that passed all the same
+        self.lasting = key.per != "concurrent"  # what is settled stays used
+        self.gone = False  # there is no such limit any more
+        self._apply(applied)
+        self.passed_over = 0  # holds that passed though all of the limit was used, by all together
+        self._judged = 0  # how many were taken when that was counted last
         self._freed = freed
         self.lock = asyncio.Lock()
         self.used_requests = self.used_tokens = 0
@@ -55,10 +52,28 @@ class Account:
         self.extended_at = -SLOW_S
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
         self.told = NOTHING_TOLD  # what the book surely has of `telling`
+        self.changed = False  # the limit was, and the book may not say all that it has to
         self.shut = False  # our entry was closed: we are dead to the others
         self._seen = (0, -SLOW_S)  # how many were taken when somebody looked last, and since when it was so
         self._units = _FIRST_UNITS  # how many holds a chunk should last
         self.keep(NOTHING)
+
+    def _apply(self, applied: Applied) -> None:
+        self.applied = applied
+        self.said = said = applied.limit
+        self.limit = Limit(said.requests, said.tokens, said.usd)
+        self.passing = said.mode != "hard"  # everything passes, and is counted
+        self.passes = self.passing or said.at_limit == "lower_priority"  # some do, before they have a chunk
+
+    def heed(self, applied: Applied | None) -> None:
+        """Be of another limit from here on, for the same owner and window; None: of none, so nothing more is held here."""
+        self.gone = applied is None
+        if applied is None or applied == self.applied:
+            return
+        self.changed = not self.at_rest
+        self._apply(applied)
+        self.keep(NOTHING)
+        self.hunger.fed()
 
     # -- holds: on the path of every job -------------------------------------------------------------------------------
     def fits(self, tokens: int, usd: Decimal) -> bool:
@@ -69,7 +84,6 @@ class Account:
         """Take a hold, which fits or passes all the same."""
         self.holds += 1
         self.taken += 1
-        self.passed_over += self.over
         self.move(1, tokens, usd)
 
     def untake(self, tokens: int, usd: Decimal) -> None:
@@ -143,6 +157,12 @@ class Account:
     def at_rest(self) -> bool:
         """Whether nothing is free, and the book knows all that we have to say."""
         return self.free == NOTHING and self.written == self.entry and self.told == self.telling
+
+    def judge(self, taken: Amounts) -> None:
+        """Count the holds since the last time that passed a limit of which everything was used already; `taken` is what the book says of all."""
+        if self.passing and used_up(taken, self.limit):
+            self.passed_over += self.taken - self._judged
+        self._judged = self.taken
 
     @property
     def overrun(self) -> bool:

@@ -151,6 +151,14 @@ def _extra_usd(limit: Decimal | None, taken: Decimal, lack: Decimal, wanted: Dec
     return max(lack, min(wanted, (limit - taken) / 2), _NO_USD)
 
 
+def used_up(taken: Amounts, limit: Limit) -> bool:
+    """Whether nothing is left of some unit."""
+    pairs = ((limit.requests, taken.requests), (limit.tokens, taken.tokens))
+    return any(most is not None and amount >= most for most, amount in pairs) or (
+        limit.usd is not None and taken.usd >= limit.usd
+    )
+
+
 def fitting(book: Book, limit: Limit, need: Amounts) -> int:
     """How many holds of `need` fit into what is not granted to anybody."""
     taken = book.taken()

@@ -109,6 +109,7 @@ class Entries:
                 if not keeping:
                     account.keep(NOTHING)
                 if account.shut or (account.written == account.entry and account.told == account.telling):
+                    account.changed = False
                     return
                 book = await self.read_or_begin(account)
                 if self.incarnation in book.shut:
@@ -121,15 +122,21 @@ class Entries:
 
     async def _enter(self, account: Account, book: Book, entry: Amounts) -> bool:
         """Write our entry into a book that was read; False: another worker was faster."""
+        account.judge(book.taken())
         telling, account.written = account.telling, None  # until the answer is there, and for ever if it is lost
-        if not await self.swap(account.key, account.said, book.granting(self.incarnation, entry, telling)):
+        limit = None if account.gone else account.said
+        if not await self.swap(account.key, limit, book.granting(self.incarnation, entry, telling)):
             return False
-        account.written, account.told = entry, telling
+        account.written, account.told, account.changed = entry, telling, False
         return True
+
+    def noticed_in(self, key: Key, limit: Limit | None, book: Book) -> Book:
+        """The book with the alerts that are due; itself where none is."""
+        return noticing(book, key, limit, version=self.rules.version, now=self.now())
 
     async def swap(self, key: Key, limit: Limit | None, book: Book) -> bool:
         """Write a book, with the alerts that are due by what it says is spent; False: another worker was faster."""
-        noticed = noticing(book, key, limit, version=self.rules.version, now=self.now())
+        noticed = self.noticed_in(key, limit, book)
         if not await self.books.swap(key, noticed):
             return False
         if new := noticed.alerts.keys() - book.alerts.keys():

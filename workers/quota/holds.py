@@ -169,6 +169,13 @@ class Holds:
             known = self.accounts[key] = Account(key, applied, hunger, self._free)
         return known
 
+    def adopt(self, rules: Rulebook) -> None:
+        """Heed other limits from here on; what is held stays where it was taken."""
+        self.rules = self.entries.rules = rules
+        self._applying.clear()
+        for key, account in self.accounts.items():
+            account.heed(rules.of(key.subject, key.per))
+
     def _free(self) -> None:
         self.freed()
 

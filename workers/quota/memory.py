@@ -4,14 +4,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from broker.limit_versions import LimitVersion
 from workers.quota.book import NOTHING, Amounts, Book, added
 from workers.quota.protocol import Books, Key, looked_at_until
 
 
 class MemoryBooks:
-    """Everything lies open: `books`; `rows`, the ledger's billed ones; `dead` incarnations; `busy` ones, which have documents left."""
+    """Everything lies open: `version` of the limits, `books`, billed `rows`, `dead` incarnations, and `busy` ones, which have documents left."""
 
     def __init__(self) -> None:
+        self.version: LimitVersion | None = None
         self.books: dict[Key, Book] = {}
         self.rows: list[tuple[Key, str, Amounts]] = []  # key, incarnation, what was used
         self.dead: set[str] = set()
@@ -55,6 +57,14 @@ class MemoryBooks:
     async def untold(self) -> list[Key]:
         """The keys of books with an alert that Kafka may not have."""
         return [key for key, book in self.books.items() if book.untold]
+
+    async def current(self, now: datetime) -> list[Key]:
+        """The keys of all books of windows that are open or ended not long ago."""
+        return [key for key in self.books if looked_at_until(key) >= now]
+
+    async def limits(self, after: int) -> LimitVersion | None:
+        """The last version that was set by command, if it is a later one."""
+        return self.version if self.version is not None and self.version.version > after else None
 
 
 _: type[Books] = MemoryBooks

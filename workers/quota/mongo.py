@@ -13,12 +13,14 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from broker.limit_versions import LimitVersion, restored
 from broker.limits import parts
 from broker.mongo import Database, Document
 from broker.windows import BEGINNING, Per
 from workers.quota.book import NOTHING, Alert, Amounts, Book, Limit, Told
 from workers.quota.protocol import Books, Key, looked_at_until
 from workers.stores.mongo_wire import answered
+from workers.stores.protocol import StoreUnknownError
 
 KEPT: Mapping[Per, timedelta] = MappingProxyType(
     {"minute": timedelta(hours=2), "hour": timedelta(days=2), "day": timedelta(days=60), "month": timedelta(days=400)}
@@ -119,6 +121,23 @@ class MongoBooks:
         with answered(self._timeout_s):
             found = await self._quotas.find({"untold": True}, _KEY, hint="untold").to_list(None)
         return [_key(document) for document in found]
+
+    async def current(self, now: datetime) -> list[Key]:
+        """The keys of all books of windows that are open or ended not long ago."""
+        with answered(self._timeout_s):
+            found = await self._quotas.find({"looked_at_until": {"$gte": now}}, _KEY).to_list(None)
+        return [_key(document) for document in found]
+
+    async def limits(self, after: int) -> LimitVersion | None:
+        """The last version that was set by command, if it is a later one."""
+        with answered(self._timeout_s):
+            found = await self._database["limits"].find_one({"_id": {"$gt": after}}, sort=[("_id", -1)])
+        if found is None:
+            return None
+        try:
+            return restored(found)
+        except ValueError as error:
+            raise StoreUnknownError(f"limits of version {found['_id']} cannot be read: {error}") from error
 
     async def _keys_of(self, owner: str, now: datetime) -> list[Key]:
         query = {"looked_at_until": {"$gte": now}, f"grants.{owner}": {"$exists": True}}

@@ -11,6 +11,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from broker.limit_versions import LimitVersion
 from broker.limits import AtLimit, book_id
 from broker.windows import END, Per, Window
 from workers.quota.book import Amounts, Book
@@ -148,3 +149,9 @@ class Books(Protocol):
 
     async def untold(self) -> list[Key]:
         """The keys of books with an alert that Kafka may not have."""
+
+    async def current(self, now: datetime) -> list[Key]:
+        """The keys of all books of such windows."""
+
+    async def limits(self, after: int) -> LimitVersion | None:
+        """The last version of the limits that was set by command, if it is later than `after`; unknown where it cannot be read."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from broker.events import Events
-from broker.limits import units
 from workers.quota.account import Account
 from workers.quota.alerts import reached
 from workers.quota.book import NOTHING, Amounts, Book, Limit, added, fitting
@@ -89,7 +88,7 @@ class Tender:
         Raises:
             StoreUnknownError: The next round goes on.
         """
-        if not self._holds.limited:
+        if not (self._holds.limited or self._holds.accounts):
             return
         await self._look_around()
         moment = self._holds.clock()
@@ -101,8 +100,11 @@ class Tender:
                 await self._entries.write(account)
             elif book is not None and self._in_doubt(account, book):
                 await self._entries.write(account, keeping=True)
-            account.over = book is not None and _used_up(book, self._entries.incarnation, account)
-        hungry = {account.key.wait_key: account for account in restless.values() if account.hunger.waiting}
+        hungry = {
+            account.key.wait_key: account
+            for account in restless.values()
+            if account.hunger.waiting and not account.gone
+        }
         if hungry:
             await self._close_in({key: books[key] for key in restless if key.wait_key in hungry and key in books})
             await self._feed(list(hungry.values()))
@@ -215,13 +217,15 @@ class Tender:
 
 
 def _restless(account: Account) -> bool:
-    return account.hunger.waiting or (not account.shut and not account.at_rest)
+    return (account.hunger.waiting and not account.gone) or (not account.shut and not account.at_rest)
 
 
 def _gives_back(account: Account, book: Book | None, moment: float) -> bool:
     """Nothing of this key ran here lately, or somebody waits for what is free here, or more was used than granted."""
     if account.shut or account.at_rest:
         return False
+    if account.changed:
+        return True
     idle = account.quiet_since(moment) + IDLE_S <= moment
     return idle or account.overrun or (book is not None and book.waiting and account.free != NOTHING)
 
@@ -231,9 +235,3 @@ def _room(limit: Limit, book: Book, smallest: Amounts, mean: Amounts) -> int:
     if fitting(book, limit, smallest) == 0:
         return 0
     return min(max(fitting(book, limit, mean), 1), MOST_RELEASED)
-
-
-def _used_up(book: Book, owner: str, account: Account) -> bool:
-    """Whether everybody together has used all of the limit."""
-    used = added((account.used, book.taken(without=owner)))
-    return any(getattr(used, unit) >= most for unit, most in units(account.said))

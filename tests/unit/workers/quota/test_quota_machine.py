@@ -1,7 +1,7 @@
-"""Several limits, windows, workers, crashes, clock steps, lost and late answers, in any order: no limit is passed, and in the end nothing is held."""
+"""Limits that change, windows, workers, crashes, clock steps, lost and late answers: no limit is passed, nothing stays held, alerts are told."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -11,11 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.limit_versions import LimitVersion
 from broker.limits import Limit, Rulebook, Tenancy, units
-from workers.quota.book import Amounts, added
+from workers.quota.alerting import Alerting
+from workers.quota.alerts import alert_id, event, reached
+from workers.quota.book import Alert, Amounts, Book, added
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.protocol import Denied, Hold, Key, Need, looked_at_until
+from workers.quota.ruling import Ruling
 from workers.quota.tender import Tender
 from workers.stores.protocol import StoreUnknownError
 
@@ -31,7 +35,25 @@ LIMITS = (
     Limit(scope="tag", of="team=*", per="hour", time_zone="Asia/Kolkata", requests=7),
     Limit(scope="tenant", of="acme", per="month", tokens=40, mode="shadow"),
 )
-RULES = Rulebook(LIMITS, {"acme": Tenancy("us", "Europe/Berlin")})
+DAY, MINUTE, CONCURRENT, TEAM, SHADOW = LIMITS
+OTHERS = (
+    (DAY.model_copy(update={"requests": 14, "tokens": 60}), MINUTE, TEAM, SHADOW),
+    (
+        DAY,
+        MINUTE.model_copy(update={"tokens": 30, "requests": 4}),
+        CONCURRENT,
+        SHADOW.model_copy(update={"tokens": 20}),
+    ),
+    (DAY.model_copy(update={"alerts": (10, 90)}), CONCURRENT, TEAM.model_copy(update={"mode": "soft"})),
+)
+"""What the limits may be changed to: other amounts and units, more and fewer of them, and one that lets pass."""
+
+
+def rules(said: LimitVersion | None = None) -> Rulebook:
+    limits, version = (LIMITS, 0) if said is None else (said.limits or (), said.version)
+    return Rulebook(limits, {"acme": Tenancy("us", "Europe/Berlin")}, version)
+
+
 START = datetime(2026, 12, 1, 23, 50, tzinfo=UTC)
 
 
@@ -73,18 +95,28 @@ class Worker:
 
     def __init__(self, name: str, machine: "QuotaMachine") -> None:
         self.name = name
+        self._machine = machine
         self.wire = Wire(machine.books)
         self.step_s = 0.0
-        self.holds = Holds(RULES, self.wire, name, clock=lambda: machine.seconds, chance=Random(1))  # type: ignore[arg-type] # it answers to all verbs
-        self.tender = Tender(self.holds, machine.release, lambda: machine.now + timedelta(seconds=self.step_s))
+        wire, begun = self.wire, rules(machine.books.version)
+        self.holds = Holds(begun, wire, name, clock=lambda: machine.seconds, chance=Random(1), now=self.now)  # type: ignore[arg-type] # it answers to all verbs
+        self.tender = Tender(self.holds, machine.release, self.now)
+        self.ruling = Ruling(self.holds, rules, machine.release)
+        self.alerting = Alerting(self.holds.entries, machine.announce)
         self.tasks: set[asyncio.Task[None]] = set()
-        self.tending = False
+        self.at_it: set[str] = set()  # what it does in its background now
         self.jobs: list[Job] = []
         self.outbox: list[tuple[Key, str, Amounts]] = []
 
+    def now(self) -> datetime:
+        """What this worker's clock says."""
+        return self._machine.now + timedelta(seconds=self.step_s)
+
     def hard(self) -> dict[Key, Limit]:
         """The limits that this worker has met, by their keys, that nothing may pass."""
-        return {key: account.said for key, account in self.holds.accounts.items() if not account.passing}
+        return {
+            key: account.said for key, account in self.holds.accounts.items() if not (account.passing or account.gone)
+        }
 
 
 class QuotaMachine(RuleBasedStateMachine):
@@ -98,9 +130,11 @@ class QuotaMachine(RuleBasedStateMachine):
         self.seconds = 1_000.0
         self.workers: list[Worker] = []
         self.crashed: list[Worker] = []
+        self.changed = False
         self.late: list[Callable[[], Coroutine[Any, Any, Any]]] = []
         self.started = 0
         self.denied = 0
+        self.told: dict[str, str] = {}
         self.start()
 
     @property
@@ -126,7 +160,14 @@ class QuotaMachine(RuleBasedStateMachine):
         self.run(begin())
 
     async def release(self, _: str, limit: int) -> int:
-        return limit
+        return min(limit, 100)
+
+    async def announce(self, alerts: Sequence[tuple[Key, Alert]]) -> Collection[int]:
+        """The topic: what comes twice under an id is the same."""
+        for key, alert in alerts:
+            content = event(key, alert).model_dump_json()
+            assert self.told.setdefault(alert_id(key, alert), content) == content
+        return ()
 
     # -- rules ---------------------------------------------------------------------------------------------------------
     @precondition(lambda self: len(self.workers) < 3)
@@ -195,20 +236,37 @@ class QuotaMachine(RuleBasedStateMachine):
 
     @rule(at=NUMBERS)
     def tend(self, at: int) -> None:
-        self.begin_tending(chosen(self.workers, at))
+        worker = chosen(self.workers, at)
+        self.begin(worker, "tend", worker.tender.tend)
 
-    def begin_tending(self, worker: Worker) -> None:
-        async def tend() -> None:
+    @rule(at=NUMBERS)
+    def tell(self, at: int) -> None:
+        worker = chosen(self.workers, at)
+        self.begin(worker, "tell", worker.alerting.tell)
+
+    @rule(at=NUMBERS)
+    def learn(self, at: int) -> None:
+        worker = chosen(self.workers, at)
+        self.begin(worker, "learn", worker.ruling.look)
+
+    def begin(self, worker: Worker, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def do() -> None:
             try:
-                await worker.tender.tend()
+                await work()
             except StoreUnknownError:
                 pass
             finally:
-                worker.tending = False
+                worker.at_it.discard(what)
 
-        if not worker.tending:
-            worker.tending = True
-            self.spawn(worker, tend())
+        if what not in worker.at_it:
+            worker.at_it.add(what)
+            self.spawn(worker, do())
+
+    @rule(limits=st.sampled_from([LIMITS, *OTHERS]))
+    def change_limits(self, limits: tuple[Limit, ...]) -> None:
+        self.changed = True
+        version = self.books.version.version + 1 if self.books.version is not None else 1
+        self.books.version = LimitVersion(version=version, limits=limits, at=self.now, by="ann")
 
     @rule(at=NUMBERS, late=st.booleans(), declared=st.booleans())
     def crash(self, at: int, late: bool, declared: bool) -> None:
@@ -258,7 +316,8 @@ class QuotaMachine(RuleBasedStateMachine):
     @invariant()
     def billed_spend_and_what_is_under_way_are_within_every_limit(self) -> None:
         everybody = self.workers + self.crashed
-        for key, limit in {key: limit for worker in everybody for key, limit in worker.hard().items()}.items():
+        hard = {} if self.changed else {key: limit for worker in everybody for key, limit in worker.hard().items()}
+        for key, limit in hard.items():  # once limits have changed, what was used under others may be more
             jobs = [job for worker in everybody for job in worker.jobs if key in job.keys]
             tokens = sum(job.tokens for job in jobs)
             used = added((self.billed(key), Amounts(len(jobs), tokens, PRICE * tokens)))
@@ -271,9 +330,16 @@ class QuotaMachine(RuleBasedStateMachine):
             for key, book in self.books.books.items():
                 if looked_at_until(key) > self.now + timedelta(minutes=2):  # of others nobody can use what is left
                     assert book.taken() == self.billed(key), key
+                    self.every_threshold_is_told(key, book)
             self.nobody_is_refused_while_there_is_room()
         finally:
             self.runner.__exit__(None, None, None)
+
+    def every_threshold_is_told(self, key: Key, book: Book) -> None:
+        assert not book.untold, key
+        applied = rules(self.books.version).of(key.subject, key.per)
+        for threshold in reached(key, applied.limit, self.billed(key), self.now) if applied is not None else ():
+            assert f"{key.id}/{threshold}" in self.told, (key, threshold)
 
     def bring_to_rest(self) -> None:
         while self.late:
@@ -284,7 +350,10 @@ class QuotaMachine(RuleBasedStateMachine):
                 for job in worker.jobs:
                     job.hold.release()
                 worker.jobs.clear()
-                self.begin_tending(worker)
+                worker.step_s = 0.0
+                self.begin(worker, "learn", worker.ruling.look)
+                self.begin(worker, "tend", worker.tender.tend)
+                self.begin(worker, "tell", worker.alerting.tell)
             for at in range(len(self.workers + self.crashed)):
                 self.publish(at)
             for worker in self.crashed:

@@ -308,10 +308,17 @@ async def test_a_soft_limits_spend_of_all_workers_is_known_to_each() -> None:
     for worker in (*workers, *workers):
         await worker.tend(1.0)
     assert books.books[KEY].taken().requests == 12
-    await workers[0].use()
-    await workers[0].tend(1.0)
-    [account] = workers[0].holds.accounts.values()
-    assert account.over
+
+
+async def test_what_a_limit_lets_pass_though_it_is_used_up_is_counted_also_by_who_comes_late() -> None:
+    books = MemoryBooks()
+    first, late = (Worker(books, name, mode="soft", requests=10) for name in ("w1", "w2"))
+    for worker, times, passed in ((first, 10, 0), (late, 4, 4), (first, 3, 3), (late, 0, 4)):
+        for _ in range(times):
+            await worker.use()
+        await worker.tend(1.0)
+        await worker.tend(IDLE_S)
+        assert books.books[KEY].told[worker.name].passed_over == passed
 
 
 async def test_a_window_is_not_forgotten_while_a_hold_of_it_still_asks_another_limits_book() -> None:
