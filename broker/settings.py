@@ -78,6 +78,8 @@ class Provider(Section):
     region: str | None = None
     service_tier: str | None = None
     timeout_s: Seconds = 600.0
+    http2: bool = False
+    """Many calls share a connection: agreed upon in the handshake of an https:// address, from the first byte on of an http:// one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -170,6 +172,15 @@ class Settings(Section):
                 if target.provider not in self.providers:
                     known = ", ".join(self.providers) or "none"
                     raise ValueError(f"routes.{model} names the provider {target.provider!r}; configured: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _http2_has_its_transport(self) -> "Settings":
+        name = next((name for name, provider in self.providers.items() if provider.http2), None)
+        if name is not None and self.transport != "rust":
+            raise ValueError(
+                f"providers.{name}.http2 needs `transport: rust`: {self.transport} speaks HTTP/1.1 alone here"
+            )
         return self
 
     @model_validator(mode="after")

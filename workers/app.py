@@ -165,7 +165,9 @@ def _caller(  # noqa: PLR0917 what the stage that spends money depends on
         publisher=publisher,
         leases=leases,
         providers={
-            name: REGISTRY[provider.kind](provider.base_url, provider.api_key, service_tier=provider.service_tier)
+            name: REGISTRY[provider.kind](
+                provider.base_url, provider.api_key, service_tier=provider.service_tier, http2=provider.http2
+            )
             for name, provider in settings.providers.items()
         },
         transport=TRANSPORTS[settings.transport](),

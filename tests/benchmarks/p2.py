@@ -4,7 +4,6 @@ All ask the same simulator for the same answers. CPU is user + system of the who
 ledger nor survives its own death; the worker does. The parallel script has no target: it is shown for orientation.
 """
 
-import asyncio
 import json
 import statistics
 import sys
@@ -16,14 +15,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from broker.local.stack import Stack
 from tests.benchmarks import p1
+from tests.benchmarks.environments import SCRIPTS, command, python_with
 from tests.benchmarks.ground import Entry, Figure, Options
 
 JOBS = 4_000
 PEER_JOBS = 2_000
 ROUNDS = 3
-INSTALL_S = 300
 RUN_S = 180
-SCRIPTS = Path(__file__).parent / "peers"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ PEERS = {
 
 async def measure(stack: Stack, options: Options) -> Entry:
     """Alternate the worker and each peer; the medians of the ratios count."""
-    pythons = {name: await _environment(options.cache, peer) for name, peer in PEERS.items()}
+    pythons = {name: await python_with(options.cache, peer.script, peer.packages) for name, peer in PEERS.items()}
     payloads = p1.made_jobs(options.floor, options.sized(JOBS))
     ours: list[float] = []
     theirs: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
@@ -73,17 +71,6 @@ async def measure(stack: Stack, options: Options) -> Entry:
     return Entry(figures, conditions)
 
 
-async def _environment(cache: Path, peer: Peer) -> Path:
-    """The interpreter of a peer's own environment, which is made once."""
-    folder = (cache / peer.script).absolute()
-    python, whole = folder / "bin" / "python", folder / "whole"
-    if not whole.exists():
-        await _command(INSTALL_S, sys.executable, "-m", "venv", "--clear", str(folder))
-        await _command(INSTALL_S, str(python), "-m", "pip", "install", "--quiet", *peer.packages)
-        whole.touch()
-    return python
-
-
 async def _run(stack: Stack, options: Options, peer: Peer, python: Path) -> dict[str, Any]:
     assert stack.simulator is not None
     topic, jobs = f"p2-{peer.script}", options.sized(PEER_JOBS)
@@ -91,7 +78,7 @@ async def _run(stack: Stack, options: Options, peer: Peer, python: Path) -> dict
     await admin.start()
     try:
         await admin.create_topics([NewTopic(topic, 6, 1)])
-        said = await _command(
+        said = await command(
             RUN_S,
             *(str(python), str(SCRIPTS / f"{peer.script}.py"), "--url", stack.simulator.url, "--jobs", str(jobs)),
             *("--kafka", stack.kafka_url, "--mongo", stack.mongo_url, "--topic", topic),
@@ -102,18 +89,3 @@ async def _run(stack: Stack, options: Options, peer: Peer, python: Path) -> dict
         await admin.close()
     answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     return answer
-
-
-async def _command(within_s: float, *command: str) -> str:
-    """What a command says; its own packages, not ours."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}
-    )
-    try:
-        out, errors = await asyncio.wait_for(process.communicate(), within_s)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    if process.returncode:
-        raise RuntimeError(f"{command[:3]} ended with {process.returncode}: {errors.decode()[-1_000:]}")
-    return out.decode()

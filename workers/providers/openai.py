@@ -31,11 +31,14 @@ class OpenAI:
 
     operations = frozenset(PATHS)
 
-    def __init__(self, base_url: str, api_key: SecretStr, *, service_tier: str | None = None) -> None:
+    def __init__(
+        self, base_url: str, api_key: SecretStr, *, service_tier: str | None = None, http2: bool = False
+    ) -> None:
         base_url = base_url.rstrip("/")
         self._urls = {operation: base_url + path for operation, path in PATHS.items()}
         self._key = api_key
         self._service_tier = service_tier
+        self._http2 = http2
         secret = api_key.get_secret_value()
         credential = (("authorization", f"Bearer {secret}"),) if secret else ()
         self._headers = (("content-type", "application/json"), *credential)
@@ -54,7 +57,8 @@ class OpenAI:
             content = orjson.dumps(body)
         except TypeError as error:
             raise CannotBuild(Code.INVALID_JOB, f"The body cannot be written as JSON: {error}.") from error
-        return Call(url, (*self._headers, ("x-client-request-id", request.request_id)), content, timeout_s)
+        headers = (*self._headers, ("x-client-request-id", request.request_id))
+        return Call(url, headers, content, timeout_s, self._http2)
 
     def read(self, operation: str, reply: Reply, now: float) -> Answer | Failure:
         """Read the reply; see `Provider.read`."""

@@ -15,13 +15,15 @@ CONNECT_TIMEOUT_S = 10.0
 class Call(NamedTuple):
     """One POST, ready to be sent.
 
-    `timeout_s` is the whole time, from now to the last byte of the answer. Neither the key nor the content prints.
+    `timeout_s` is the whole time, from now to the last byte of the answer. `http2` is for a transport that can speak it. Neither the key nor the
+    content prints.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     timeout_s: float
+    http2: bool = False
 
     def __repr__(self) -> str:
         return f"Call({self.url}, {len(self.body)} bytes, {self.timeout_s} s)"

@@ -12,6 +12,7 @@ has come: its connection lives on until the provider answers or the call's time 
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
@@ -21,13 +22,18 @@ from pyreqwest.http import Url
 from workers.transports.errors import AnswerTooLarge, NotSent, SentUnknown, TransportError
 from workers.transports.protocol import ANSWER_LIMIT_BYTES, CONNECT_TIMEOUT_S, Call, Reply
 
+Version = Literal["1.1", "2", "2 assumed"]
+"""Of HTTP; 2 is agreed upon with TLS, and falls back to 1.1; where it is assumed, nobody was asked."""
+
 IDLE_S = 30.0
 """Below the 60 s and more after which load balancers close: the fewer of our calls meet a closing connection."""
+PONG_S = 20.0
+"""How long a connection over HTTP/2 may owe the answer to a ping: thousands of calls would wait on one that is gone."""
 CONNECTOR_FAILED = "client error (Connect)"
 
 
-def client(connect_timeout_s: float = CONNECT_TIMEOUT_S, *, proxies: bool = True) -> Client:
-    """A client with our policy: HTTP/1.1, any number of connections, no redirects; `proxies` as the environment says."""
+def client(connect_timeout_s: float = CONNECT_TIMEOUT_S, *, proxies: bool = True, version: Version = "1.1") -> Client:
+    """A client with our policy: no redirects; any number of connections, over HTTP/2 one a server; `proxies` as the environment says."""
     builder = (
         ClientBuilder()
         .follow_redirects(enable=False)
@@ -36,6 +42,11 @@ def client(connect_timeout_s: float = CONNECT_TIMEOUT_S, *, proxies: bool = True
         .tcp_keepalive(timedelta(seconds=IDLE_S))
         .user_agent("aibroker")
     )
+    if version != "1.1":
+        builder = builder.http2(enable=True) if version == "2" else builder.http2_prior_knowledge()
+        builder = builder.http2_keep_alive_interval(timedelta(seconds=IDLE_S)).http2_keep_alive_timeout(
+            timedelta(seconds=PONG_S)
+        )
     return (builder if proxies else builder.no_proxy()).build()
 
 
@@ -70,13 +81,15 @@ def as_ours(error: PyreqwestError) -> TransportError:
 
 
 class RustTransport:
-    """Calls over pyreqwest's pool. A proxy of the environment is honoured (NO_PROXY too), except for this machine."""
+    """Calls over pyreqwest's pools. A proxy of the environment is honoured (NO_PROXY too), except for this machine."""
 
     def __init__(
         self, *, answer_limit_bytes: int = ANSWER_LIMIT_BYTES, connect_timeout_s: float = CONNECT_TIMEOUT_S
     ) -> None:
+        self._connect_timeout_s = connect_timeout_s
         self._outside = client(connect_timeout_s)
         self._here = client(connect_timeout_s, proxies=False)
+        self._over_http2: dict[tuple[bool, bool], Client] = {}
         self._limit = answer_limit_bytes
         self._closed = False
 
@@ -87,8 +100,9 @@ class RustTransport:
         more_than_kept = self._limit + 1
         try:
             url, here = address(call.url)
+            pool = self._here if here else self._outside
             request = (
-                (self._here if here else self._outside)
+                (self._shared(url, here) if call.http2 else pool)
                 .post(url)
                 .headers(call.headers)
                 .body_bytes(call.body)
@@ -111,7 +125,17 @@ class RustTransport:
         return reply
 
     async def aclose(self) -> None:
-        """Close both pools."""
+        """Close every pool."""
         self._closed = True
-        await self._outside.close()
-        await self._here.close()
+        for pool in (self._outside, self._here, *self._over_http2.values()):
+            await pool.close()
+
+    def _shared(self, url: Url, here: bool) -> Client:
+        """The pool for calls that share connections; made at the first, as hardly any deployment has one."""
+        assumed = url.scheme == "http"
+        pool = self._over_http2.get((here, assumed))
+        if pool is None:
+            version: Version = "2 assumed" if assumed else "2"
+            pool = client(self._connect_timeout_s, proxies=not here, version=version)
+            self._over_http2[here, assumed] = pool
+        return pool

@@ -141,6 +141,10 @@ def test_a_variable_that_is_no_setting_is_refused(variable: str) -> None:
             "{file}:1: settings: Value error, routes.m names the provider 'nobody'",
         ),
         (
+            "transport: httpx\nproviders: {main: {base_url: https://x, http2: true}}\n",
+            "{file}:1: settings: Value error, providers.main.http2 needs `transport: rust`",
+        ),
+        (
             "tenants:\n  acme:\n    weight: 0\n",
             "{file}:3: tenants.acme.weight: Input should be greater than or equal to 0.001",
         ),

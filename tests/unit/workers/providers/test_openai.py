@@ -51,6 +51,12 @@ def test_without_a_key_none_is_sent() -> None:
     assert "authorization" not in dict(call.headers)
 
 
+def test_calls_share_a_connection_only_where_the_provider_is_set_so() -> None:
+    shared = OpenAI("http://localhost/v1", SecretStr(""), http2=True)
+    request = Request("chat", "m", {}, "r")
+    assert (shared.build(request, 1.0).http2, OPENAI.build(request, 1.0).http2) == (True, False)
+
+
 def test_the_target_s_service_tier_is_asked_for_unless_the_job_says_another() -> None:
     flex = OpenAI("http://localhost/v1", SecretStr(""), service_tier="flex")
     assert orjson.loads(flex.build(Request("chat", "m", {}, "r"), 1.0).body)["service_tier"] == "flex"
