@@ -23,7 +23,7 @@ from workers.engine.health import Health, Phase
 from workers.engine.health_server import serving
 from workers.engine.intake import Intake
 from workers.engine.leases import Leases
-from workers.engine.loop_lag import LoopLag
+from workers.engine.loop_lag import BEAT_S, LoopLag
 from workers.engine.reader import Consumer, Poll, Reader
 from workers.stores.memory import MemoryDatabase, MemoryStore
 
@@ -117,9 +117,9 @@ def test_a_reader_that_does_not_poll_or_is_not_answered_for_a_session_is_named(w
 
 
 def test_a_loop_that_keeps_tasks_waiting_for_longer_than_a_heartbeat_is_told(worker: _Worker) -> None:
-    worker.now += SESSION_S / 3 - 0.5
+    worker.now += SESSION_S / 3 - BEAT_S
     assert worker.unfit() == {}
-    worker.now += 1
+    worker.now += 2 * BEAT_S
     assert worker.unfit().keys() == {"loop_lag"}
 
 
