@@ -95,16 +95,17 @@ async def test_each_threshold_is_told_once_in_every_mode(mode: str) -> None:
         assert world.topic.ids == told
 
 
-async def test_what_is_held_or_free_alerts_nobody() -> None:
+@pytest.mark.parametrize(("used", "told"), [(50, ["50"]), (90, ["50", "80"])])
+async def test_what_is_held_or_free_alerts_nobody_until_it_is_spent(used: int, told: list[str]) -> None:
     world = World()
     worker = world.worker("w1", requests=None, tokens=100)
     hold = await worker.holds.hold(Need("acme", "m", 90, CENT), world.now)
     await worker.rest()
     assert world.topic.ids == []
     assert not isinstance(hold, Denied)
-    hold.settle(50, CENT)
+    hold.settle(used, CENT)
     await worker.rest()
-    assert world.topic.ids == ["50"]
+    assert world.topic.ids == told
 
 
 async def test_what_two_workers_have_spent_together_is_told_once() -> None:

@@ -190,6 +190,16 @@ class QuotaMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.spawn(worker, ask())
 
+    @rule(at=NUMBERS, tokens=st.integers(1, 20), times=st.integers(1, 4), team=TEAMS)
+    def work(self, at: int, tokens: int, times: int, team: str | None) -> None:
+        """Jobs run through without a disturbance: by the other rules alone few would get so far."""
+        worker = chosen(self.workers, at)
+        self.hold(at, tokens, 0, times, team)
+        self.answer_all()
+        while worker.jobs:
+            self.end(at, succeeds=True)
+        self.publish(self.workers.index(worker))
+
     @rule(at=NUMBERS, fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=12))
     def answer(self, at: int, fates: list[str]) -> None:
         for lost in fates:

@@ -104,10 +104,10 @@ async def test_a_lowered_limit_refuses_what_was_granted_before_and_not_used() ->
 
 async def test_a_limit_that_is_new_in_another_unit_counts_what_was_used_before() -> None:
     world = World()
-    workers = [Worker(world, limit(requests=100), name=name) for name in ("w1", "w2")]
+    workers = [Worker(world, limit(requests=100, alerts=[]), name=name) for name in ("w1", "w2")]
     for worker in workers:
         await worker.use(10)
-    world.set(limit(requests=100, tokens=24))
+    world.set(limit(requests=100, tokens=24, alerts=[]))
     for worker in workers:
         await worker.ruling.look()
     for worker in workers:
