@@ -51,7 +51,9 @@ async def _outage(fleet: Fleet, name: str, length: float) -> None:
 def _progress(fleet: Fleet) -> tuple[int, int]:
     """How many jobs have been read, and how many calls were made."""
     with pymongo.MongoClient[dict[str, Any]](fleet.services.mongo) as client:
-        jobs = client[fleet.services.database]["jobs"].estimated_document_count()
+        jobs = client[fleet.services.database]["jobs"].count_documents(
+            {}
+        )  # the estimate is wrong for good after a kill
     return jobs, read_stats(fleet.services)["calls"]
 
 
