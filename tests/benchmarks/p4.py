@@ -8,6 +8,7 @@ after the full one. A batch job's CPU is the whole worker's while as many batch 
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,12 +19,17 @@ from broker.local.stack import Stack
 from tests.benchmarks.ground import Entry, Figure, Options, Record, cpu_s, fresh, produce
 from tests.benchmarks.pace import arrivals, send_at
 from tests.benchmarks.percentiles import percentile
+from tests.faults.told import told_between
 from tests.integration.deployment import Deployment
 
 LATENCY_S = 0.2
 BEHAVIOUR = {"default": {"latency": {"ms": 1000 * LATENCY_S}}}
 RESERVED_SHARE = 0.1
 CAPACITY_JOBS = 8_000
+SETTINGS = f"""
+worker: {{{{slots: {{slots}}, reserved_share: {RESERVED_SHARE}}}}}
+telemetry: {{{{exporter: log, interval_s: 5}}}} # more often than a worker forgets how late its event loop was
+"""
 WAITING = 100_000
 FEW = 1_000
 INTERACTIVE = 500
@@ -42,6 +48,13 @@ class Times(NamedTuple):
     p99: float
 
 
+class Asked(NamedTuple):
+    """What interactive jobs took, in milliseconds, and what the worker told meanwhile of how long its event loop keeps a task waiting."""
+
+    took: list[float]
+    lags_ms: list[float]
+
+
 async def measure(stack: Stack, options: Options) -> Entry:
     """Capacity, then one worker without and with many waiting, then another without and with few."""
     load_before = os.getloadavg()
@@ -49,21 +62,21 @@ async def measure(stack: Stack, options: Options) -> Entry:
     interactive_per_s = per_s * INTERACTIVE_SHARE
     asked, many, few = options.sized(INTERACTIVE), options.sized(WAITING), options.sized(FEW)
     slots = max(round(per_s * LATENCY_S / (1 - RESERVED_SHARE)), 10)
-    settings = f"worker: {{slots: {slots}, reserved_share: {RESERVED_SHARE}}}"
+    settings = SETTINGS.format(slots=slots)
     async with fresh(stack, options, settings, BEHAVIOUR) as deployment:
         [worker] = await deployment.workers()
-        empty = await _asked(deployment, interactive_per_s, asked - asked // 2, "e")
+        empty = await _asked(deployment, worker, interactive_per_s, asked - asked // 2)
         many_us = await _cpu_us_per_job(deployment, worker, per_s, many)
         before = await _filled(deployment, "t", many + round(per_s * (WARM + asked) / interactive_per_s), per_s)
-        behind = await _asked(deployment, interactive_per_s, asked, "l")
+        behind = await _asked(deployment, worker, interactive_per_s, asked)
         after = _waiting(deployment)
     if after < many:
         raise RuntimeError(f"P4 measured nothing: only {after} batch jobs waited at the end, and {many} had to")
     async with fresh(stack, options, settings, BEHAVIOUR) as deployment:
         [worker] = await deployment.workers()
-        empty += await _asked(deployment, interactive_per_s, max(asked // 2, 1), "e")
+        again = await _asked(deployment, worker, interactive_per_s, max(asked // 2, 1))
         few_us = await _cpu_us_per_job(deployment, worker, per_s, few)
-    alone, full = _times(empty), _times(behind)
+    alone, full = _times(empty.took + again.took), _times(behind.took)
     figures = {
         "p50 of an interactive job / in the empty system": Figure(full.p50 / alone.p50, "<=", 1.2),
         "p99 of an interactive job / in the empty system": Figure(full.p99 / alone.p99, "<=", 1.5),
@@ -72,6 +85,9 @@ async def measure(stack: Stack, options: Options) -> Entry:
     conditions = {
         "ms_empty": alone._asdict(),
         "ms_behind": full._asdict(),
+        "worst_loop_lag_ms_empty_and_behind": [
+            max(lags, default=None) for lags in (empty.lags_ms + again.lags_ms, behind.lags_ms)
+        ],
         "cpu_us_per_batch_job": {"few": round(few_us), "many": round(many_us)},
         "waiting_before_and_after": [before, after],
         "capacity_per_s": round(2 * per_s),
@@ -124,16 +140,22 @@ def _waiting(deployment: Deployment) -> int:
     return deployment.count({"state": "waiting", "priority": "batch"})
 
 
-async def _asked(deployment: Deployment, per_s: float, count: int, kind: str) -> list[float]:
-    """Send interactive jobs one by one, and say how many milliseconds from submit to result each of them took."""
-    names = [f"{kind}-{number}" for number in range(WARM + count)]
+async def _asked(deployment: Deployment, worker: Child, per_s: float, count: int) -> Asked:
+    """Send interactive jobs one by one, and say how long each of them took from submit to result."""
+    began = time.time()
+    names = [f"{began:.0f}-{number}" for number in range(WARM + count)]
     moments = ((number / per_s, _interactive(name)) for number, name in enumerate(names))
     async with arrivals(deployment.services, REPLIES) as came:
         sent = await send_at(deployment.services, moments)
         await deployment.until(lambda: len(came) == len(names), 60)
     took = [(came[f"default/{name}"] - at) * 1000 for name, at in zip(names, sent, strict=True)][WARM:]
-    sys.stderr.write(f"P4: {_times(took)}\n")
-    return took
+    lags_ms = [
+        round(event["value"] * 1000, 1)
+        for event in told_between(began, time.time(), [worker.log])
+        if event["event"] == "metric" and event["metric"] == "aibroker.loop_lag"
+    ]
+    sys.stderr.write(f"P4: {_times(took)}, loop lag {max(lags_ms, default=None)} ms\n")
+    return Asked(took, lags_ms)
 
 
 def _times(took: list[float]) -> Times:
