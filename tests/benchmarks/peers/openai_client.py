@@ -11,7 +11,7 @@ async def main() -> None:
     asked = arguments()
     client = AsyncOpenAI(base_url=f"{asked.url}/v1", api_key="key", max_retries=0, timeout=120)
     calls = all_at_once(lambda number: client.chat.completions.create(**body(number)), asked.jobs, 200)
-    await measured(lambda: calls, asked.jobs, "openai", "httpx")
+    await measured(lambda: calls, asked.jobs, "openai", "httpx", "httpx2")
 
 
 asyncio.run(main())
