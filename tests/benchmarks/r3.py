@@ -22,7 +22,7 @@ from tests.faults.waiting import until_ended
 from tests.integration.deployment import Deployment
 
 CALLS = 100_000
-CALLS_PER_JOB = 1.05
+CALLS_PER_JOB = 1.04
 """How many calls a job has on the mean, by the shares of the faults below."""
 WITHIN_S = 1_500
 PRIORITIES = ("interactive", "normal", "batch")
