@@ -9,9 +9,9 @@ from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Limit, Told,
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
-FAST_S = 20.0
+FAST_S = 60.0
 """A chunk that is used up faster is too small."""
-SLOW_S = 120.0
+SLOW_S = 300.0
 """A chunk that lasts longer is too large."""
 
 _FIRST_UNITS = 16
@@ -33,6 +33,7 @@ class Account:
         self.hunger = hunger  # who was refused, in this window or in others of the same limit
         self.lasting = key.per != "concurrent"  # what is settled stays used
         self.gone = False  # there is no such limit any more
+        self.passed = False  # some may have, before we had an entry
         self._apply(applied)
         self.passed_over = 0  # holds that passed though all of the limit was used, by all together
         self._judged = 0  # how many were taken when that was counted last
@@ -64,6 +65,7 @@ class Account:
         self.limit = Limit(said.requests, said.tokens, said.usd)
         self.passing = said.mode != "hard"  # everything passes, and is counted
         self.passes = self.passing or said.at_limit == "lower_priority"  # some do, before they have a chunk
+        self.passed = self.passed or self.passes
 
     def heed(self, applied: Applied | None) -> None:
         """Be of another limit from here on, for the same owner and window; None: of none, so nothing more is held here."""

@@ -95,8 +95,8 @@ class Entries:
         book = (await self.books.read([account.key])).get(account.key)
         if book is not None:
             return book
-        # Where holds pass without a chunk, the ledger may have rows of workers that are about to enter themselves.
-        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, ()))
+        # Where holds pass without a chunk, the ledger may have rows of workers that are about to enter themselves; our own are in our entry.
+        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, {self.incarnation}))
 
     async def write(self, account: Account, *, keeping: bool = False) -> None:
         """Have the book say what is used and spent, and nothing more unless what is free is kept: lowered here first, then there.
@@ -116,8 +116,6 @@ class Entries:
                     account.shut = True
                     return
                 if await self._enter(account, book, account.entry):
-                    if account.passes and self.incarnation not in book.grants:
-                        self.late.add(account.key)
                     return
 
     async def _enter(self, account: Account, book: Book, entry: Amounts) -> bool:
@@ -128,6 +126,8 @@ class Entries:
         if not await self.swap(account.key, limit, book.granting(self.incarnation, entry, telling)):
             return False
         account.written, account.told, account.changed = entry, telling, False
+        if account.passed and self.incarnation not in book.grants:
+            self.late.add(account.key)
         return True
 
     def noticed_in(self, key: Key, limit: Limit | None, book: Book) -> Book:

@@ -10,7 +10,7 @@ from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.protocol import Denied, Hold, Need
 from workers.quota.ruling import AGAIN, Ruling
-from workers.quota.tender import IDLE_S, Tender
+from workers.quota.tender import IDLE_S, RECONCILE_S, Tender
 
 CENT = Decimal("0.01")
 NEED = Need("acme", "m", 1, CENT)
@@ -113,6 +113,26 @@ async def test_a_limit_that_is_new_in_another_unit_counts_what_was_used_before()
     for worker in workers:
         await worker.tender.tend()
     assert sum([await worker.use(10) for worker in workers]) == 4
+
+
+async def test_what_a_soft_limit_let_pass_is_counted_once_when_it_becomes_a_hard_one() -> None:
+    world = World()
+    workers = [Worker(world, limit(requests=100, mode="soft", alerts=[]), name=name) for name in ("w1", "w2")]
+    for worker in workers:
+        assert await worker.use(10) == 10  # nobody had to ask the book
+    assert not world.books.books
+    world.set(limit(requests=30, alerts=[]))
+    for worker in workers:
+        await worker.ruling.look()
+    used = sum([await worker.use(20) for worker in workers])
+    for _ in range(3):
+        world.wait(RECONCILE_S)
+        for worker in workers:
+            await worker.tender.tend()
+    used += sum([await worker.use(20) for worker in workers])
+    assert used == 10
+    [book] = world.books.books.values()
+    assert book.taken().requests == 30
 
 
 async def test_nobody_waits_for_ever_for_a_limit_that_was_taken_away() -> None:

@@ -1,6 +1,8 @@
 """The background gives back what is not used, closes the dead by the ledger's figure, and releases who waits when there is room."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -10,7 +12,7 @@ from workers.quota.book import NOTHING, Amounts, Book
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.protocol import Denied, Hold, Key, Need
-from workers.quota.tender import IDLE_S, LOOK_AROUND_S, RECONCILE_S, Tender
+from workers.quota.tender import IDLE_S, IN_A_ROUND, LOOK_AROUND_S, PERIOD_S, RECONCILE_S, Tender
 
 KEY = Key("tenant:acme", "day", datetime(2026, 12, 1, tzinfo=UTC), datetime(2026, 12, 2, tzinfo=UTC))
 CENT = Decimal("0.01")
@@ -80,6 +82,19 @@ class SlowBooks(MemoryBooks):
         self.asked.set()
         await self.go_on.wait()
         return await super().swap(key, book)
+
+
+class ReadBooks(MemoryBooks):
+    """Books that remember which were read together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[list[Key]] = []
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Book]:
+        """Read, and remember."""
+        self.reads.append(list(keys))
+        return await super().read(keys)
 
 
 async def entries(books: MemoryBooks) -> Amounts:
@@ -343,3 +358,33 @@ async def test_windows_that_are_over_are_forgotten_while_jobs_wait() -> None:
         await worker.use()
         await worker.tend(60.0)
     assert len(worker.holds.accounts) <= 3
+
+
+async def test_of_many_limits_some_books_are_read_in_a_round_and_all_in_their_turn() -> None:
+    books, rounds = ReadBooks(), 5
+    us = Worker(books, "us", of="*")
+    tenants = [f"t{number}" for number in range(rounds * IN_A_ROUND)]
+    seen: set[Key] = set()
+    for _ in range(rounds):
+        for tenant in tenants:  # all are busy
+            assert not isinstance(await us.holds.hold(Need(tenant, "m", 1, CENT), us.now), Denied)
+        books.reads.clear()
+        await us.tend(PERIOD_S)
+        assert len(books.reads[0]) == IN_A_ROUND
+        seen.update(books.reads[0])
+    assert len(seen) == len(tenants)
+
+
+async def test_of_many_limits_those_for_which_jobs_wait_elsewhere_give_back_in_the_next_round() -> None:
+    books = MemoryBooks()
+    us = Worker(books, "us", of="*")
+    tenants = [f"t{number}" for number in range(5 * IN_A_ROUND)]
+    for tenant in tenants:
+        assert not isinstance(await us.holds.hold(Need(tenant, "m", 1, CENT), us.now), Denied)
+    last = list(us.holds.accounts)[-1]
+    free = us.holds.accounts[last].free
+    books.books[last] = replace(books.books[last].noting(waiting=True), rev=books.books[last].rev + 1)
+    await us.tend(PERIOD_S)
+    assert free != NOTHING
+    assert us.holds.accounts[last].free == NOTHING
+    assert us.holds.accounts[list(us.holds.accounts)[-2]].free != NOTHING
