@@ -41,7 +41,7 @@ class Account:
         self.lock = asyncio.Lock()
         self.used_requests = self.used_tokens = 0
         self.used_usd = _NO_USD
-        self.spent_requests = self.spent_tokens = 0
+        self.spent_tokens = 0  # settled; of requests it is all but the open ones
         self.spent_usd = _NO_USD
         self.free_requests = self.free_tokens = 0
         self.free_usd = _NO_USD
@@ -99,7 +99,6 @@ class Account:
         """Replace a hold by what was used."""
         if self.lasting:
             self.holds -= 1
-            self.spent_requests += 1
             self.spent_tokens += tokens
             self.spent_usd += usd
             self.move(0, tokens - held_tokens, usd - held_usd)
@@ -109,7 +108,6 @@ class Account:
     def unsettle(self, tokens: int, usd: Decimal) -> None:
         """What was settled was not used: somebody else's finish won."""
         if self.lasting:
-            self.spent_requests -= 1
             self.spent_tokens -= tokens
             self.spent_usd -= usd
             self.move(-1, -tokens, -usd)
@@ -132,7 +130,7 @@ class Account:
     @property
     def telling(self) -> Told:
         """What there is to say of us: what is spent, without what is held."""
-        return Told(Amounts(self.spent_requests, self.spent_tokens, self.spent_usd), self.passed_over)
+        return Told(Amounts(self.used_requests - self.holds, self.spent_tokens, self.spent_usd), self.passed_over)
 
     @property
     def free(self) -> Amounts:

@@ -36,11 +36,19 @@ def reached(key: Key, limit: Limit, spent: Amounts, now: datetime) -> list[Thres
     if key.per == "concurrent":  # nothing of it is spent
         return []
     pairs: list[_Pair] = [(getattr(spent, unit), most) for unit, most in limits.units(limit)]
+    if _far_below(limit, pairs):
+        return []
     percents = [said for said in limit.alerts if said != FORECAST]
     found: list[Threshold] = [said for said in percents if any(u * _ALL >= most * said and u > 0 for u, most in pairs)]
     if FORECAST in limit.alerts and _forecast(key, pairs, now):
         found.append(FORECAST)
     return found
+
+
+def _far_below(limit: Limit, pairs: Sequence[_Pair]) -> bool:
+    """Whether less is spent than any threshold asks for: mostly so, and seen by far less work."""
+    lowest = min((_ALL / LEAST_SHARE if said == FORECAST else said for said in limit.alerts), default=None)
+    return lowest is None or all(float(used) * _ALL < 0.999 * lowest * float(most) for used, most in pairs)
 
 
 def _forecast(key: Key, pairs: Sequence[_Pair], now: datetime) -> bool:
