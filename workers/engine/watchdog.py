@@ -1,6 +1,9 @@
 """Ends a process whose loop has stopped turning, from a thread: what hangs holds its lease and its partitions for ever otherwise.
 
 Not "no progress": long calls, a cooldown or a budget are no fault, and a restart pays running calls twice.
+
+Once the work is over, it ends what does not end: PyMongo's client (4.20) was seen to wait for ever for a lock of its own, cancelled or not, when its
+server had gone while many operations waited.
 """
 
 import os
@@ -17,6 +20,8 @@ EXIT = 70
 LOOK_S = 1.0
 TICK_S = 60.0
 """How long one of our loops may be silent while the event loop itself turns."""
+ENDING_S = 60.0
+"""How long a process may take to close everything after the watchdog was cancelled; by then all that can be written is."""
 TELL_S = 2.0
 """How long the end waits for its last words."""
 
@@ -29,6 +34,7 @@ class Watchdog:
         lag: Beats on the loop while the watchdog runs.
         ticks: When each of our own loops ticked last, on the monotonic clock, by name.
         end: Ends the process.
+        ending_s: How long the process may live on once `run` was cancelled, in seconds.
     """
 
     def __init__(
@@ -37,16 +43,19 @@ class Watchdog:
         lag: LoopLag,
         ticks: Callable[[], Mapping[str, float]],
         end: Callable[[int], None] = os._exit,
+        *,
+        ending_s: float = ENDING_S,
     ) -> None:
         self._stuck_s = stuck_s
         self._lag = lag
         self._ticks = ticks
         self._end = end
+        self._ending_s = ending_s
         self._stopped = threading.Event()
         self._events = Events("worker.watchdog")
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; after that only the process's end ends the watch."""
         thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         thread.start()
         try:
@@ -68,9 +77,14 @@ class Watchdog:
         while not self._stopped.wait(LOOK_S):
             stuck = self.stuck()
             if stuck:
-                self._tell_at_most(TELL_S, stuck)
-                self._end(EXIT)
+                self._end_now(stuck)
                 return
+        time.sleep(self._ending_s)
+        self._end_now(f"the process has not ended {self._ending_s:.0f} s after its work")
+
+    def _end_now(self, stuck: str) -> None:
+        self._tell_at_most(TELL_S, stuck)
+        self._end(EXIT)
 
     def _tell_at_most(self, seconds: float, stuck: str) -> None:
         """Log it in a thread of its own: what stands still may be the log, whose reader has gone to sleep."""

@@ -31,9 +31,22 @@ def log_that_nobody_reads():
 def nothing():
     pass
 
+async def never():
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass  # as PyMongo's condition does while it waits for its lock
+
+def deaf_to_its_cancellation():
+    deaf.add(asyncio.get_running_loop().create_task(never()))
+
+deaf = set()
+
 async def live(stuck_s, silent_s, then):
     begun = time.monotonic()
-    watchdog = Watchdog(stuck_s, LoopLag(), lambda: {"leases": time.monotonic(), "taker": begun - silent_s})
+    ticks = lambda: {"leases": time.monotonic(), "taker": begun - silent_s}
+    watchdog = Watchdog(stuck_s, LoopLag(), ticks, ending_s=1.0)
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(watchdog.run())
         await asyncio.sleep(0.2)
@@ -75,6 +88,12 @@ def test_a_process_that_hangs_on_its_log_ends_though_it_can_tell_nobody() -> Non
         assert running.wait(WITHIN_S) == EXIT
         assert running.stdout is not None
         running.stdout.close()
+
+
+def test_a_process_that_does_not_end_when_its_work_has_ends_with_70() -> None:
+    code, said = ended(10.0, 0.0, "deaf_to_its_cancellation")
+    assert code == EXIT
+    assert said[0]["stuck"] == "the process has not ended 1 s after its work"
 
 
 def test_a_process_whose_loops_turn_and_tick_goes_on() -> None:
