@@ -7,6 +7,7 @@ after the full one. A batch job's CPU is the whole worker's while as many batch 
 
 import asyncio
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -53,6 +54,8 @@ class Asked(NamedTuple):
 
     took: list[float]
     lags_ms: list[float]
+    parts_ms: dict[str, float]
+    """The medians of what the results say: how long a job was queued, its call, and both with what lay between."""
 
 
 async def measure(stack: Stack, options: Options) -> Entry:
@@ -85,6 +88,7 @@ async def measure(stack: Stack, options: Options) -> Entry:
     conditions = {
         "ms_empty": alone._asdict(),
         "ms_behind": full._asdict(),
+        "ms_by_the_results_empty_and_behind": [empty.parts_ms, behind.parts_ms],
         "worst_loop_lag_ms_empty_and_behind": [
             max(lags, default=None) for lags in (empty.lags_ms + again.lags_ms, behind.lags_ms)
         ],
@@ -155,7 +159,13 @@ async def _asked(deployment: Deployment, worker: Child, per_s: float, count: int
         if event["event"] == "metric" and event["metric"] == "aibroker.loop_lag"
     ]
     sys.stderr.write(f"P4: {_times(took)}, loop lag {max(lags_ms, default=None)} ms\n")
-    return Asked(took, lags_ms)
+    return Asked(took, lags_ms, _parts_ms(deployment, names[WARM:]))
+
+
+def _parts_ms(deployment: Deployment, names: list[str]) -> dict[str, float]:
+    found = deployment.documents({"_id": {"$in": [f"default/{name}" for name in names]}})
+    timings = [document["result"]["timing"] for document in found]
+    return {part: statistics.median(timing[part] for timing in timings) for part in timings[0]}
 
 
 def _times(took: list[float]) -> Times:

@@ -22,6 +22,7 @@ from workers.engine.hands import Hands
 from workers.engine.inlet import Inlet
 from workers.engine.persistence import FIRST_RETRY_S, LONGEST_RETRY_S
 from workers.engine.record import Record
+from workers.engine.slices import sliced
 from workers.engine.taker import Taker
 from workers.settle import refused_result
 from workers.stores.control import HaltKind
@@ -68,7 +69,7 @@ class Intake:
         """Make a batch of one priority durable; back when its offsets are done."""
         burials: list[Burial] = []
         jobs: list[_Arrival] = []
-        for record in records:
+        async for record in sliced(records):
             decoded = decode(record.value, record.headers, record.place)
             if isinstance(decoded, NotAJob):
                 burials.append(await self._dead_letters.bury(record, decoded))

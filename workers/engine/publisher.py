@@ -18,6 +18,7 @@ from broker.sending import Sending
 from broker.settings import Settings
 from workers.engine.failpoints import Failpoints
 from workers.engine.persistence import until_known
+from workers.engine.slices import sliced
 from workers.stores.protocol import Address, Insertion, Published, Store, StoreUnknownError, Unpublished
 
 REPUBLISH_S = 5.0
@@ -160,7 +161,7 @@ class Publisher:
 
     async def _conclude(self, jobs: Sequence[Unpublished]) -> None:
         try:
-            records, owners = self._records(jobs)
+            records, owners = await self._records(jobs)
             sending = self._sending.try_put_many(records)
             rows = [job.row for job in jobs if job.row is not None]
             if rows:
@@ -198,12 +199,12 @@ class Publisher:
         expire_at = datetime.now(UTC) + timedelta(seconds=self._settings.expire_s)
         return await until_known(lambda: self._store.published(done, expire_at), self._events, "clear")
 
-    def _records(self, jobs: Sequence[Unpublished]) -> tuple[list[Record], list[int]]:
+    async def _records(self, jobs: Sequence[Unpublished]) -> tuple[list[Record], list[int]]:
         """Everything that tells of these jobs, and whose each record is."""
         records: list[Record] = []
         owners: list[int] = []
         topic, source = self._settings.topic, self._settings.source
-        for index, job in enumerate(jobs):
+        async for index, job in sliced(enumerate(jobs)):
             value, key = encode_result(job.result), job.id.encode()
             headers = result_headers(job.result, job.id, source, job.trace)
             for reply in job.replies:

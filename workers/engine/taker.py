@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from broker.events import Events
 from workers.engine.hands import Hands
+from workers.engine.slices import SLICE
 from workers.stores.control import ControlStore
 from workers.stores.protocol import Claim, StoreUnknownError
 
@@ -144,6 +145,13 @@ class Taker:
         finally:
             got = {claim.id for claim in taken}
             self._registry.discard(job for job in new if job not in got)
-        for claim in taken:
-            self._ready.accept(claim)
+        rest = iter(taken)
+        try:
+            for number, claim in enumerate(rest, 1):
+                self._ready.accept(claim)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            for claim in rest:  # who is told to end meanwhile hands back all
+                self._ready.accept(claim)
         return len(taken)
