@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ async def measure(stack: Stack, options: Options) -> Entry:
     async with fresh(stack, options, SETTINGS.format(calls=calls), behaviour) as deployment:
         services = deployment.services
         one = await _held(deployment, {}, calls, lambda: int(read_stats(services)["open"]))
-        not_answered = sum(call["outcome"] != "answered" for call in deployment.calls())
+        outcomes = Counter(str(call["outcome"]) for call in deployment.calls())
     async with (
         _http2_provider(options, calls) as url,
         fresh(stack, options, SETTINGS.format(calls=calls)) as deployment,
@@ -79,7 +80,7 @@ async def measure(stack: Stack, options: Options) -> Entry:
     }
     conditions = {
         "call_s": CALL_S,
-        "http1": {**one._asdict(), "calls_not_answered": not_answered},
+        "http1": {**one._asdict(), "calls_by_outcome": dict(outcomes)},
         "http2": {**two._asdict(), "calls_not_answered": counts["calls"] - counts["answered"]},
     }
     return Entry(figures, conditions)
