@@ -22,10 +22,10 @@ _NO_USD = Decimal(0)
 
 
 class Account:
-    """The local side of a key: `used` is spent or held, `free` is granted and not used (endless where there is no limit).
+    """The local side of a key: `used` is spent or held, of what is granted (endless where there is no limit).
 
-    `free` is below zero where a settled hold was larger than estimated, or passed without room. `lock` is held by who changes our entry in the
-    book: one at a time, and all others that wait find what it got.
+    More is used than granted where a settled hold was larger than estimated, or passed without room. `lock` is held by who changes our entry in
+    the book: one at a time, and all others that wait find what it got.
     """
 
     def __init__(self, key: Key, applied: Applied, hunger: Hunger, freed: Callable[[], None]) -> None:
@@ -33,7 +33,6 @@ class Account:
         self.hunger = hunger  # who was refused, in this window or in others of the same limit
         self.lasting = key.per != "concurrent"  # what is settled stays used
         self.gone = False  # there is no such limit any more
-        self.passed = False  # some may have, before we had an entry
         self._apply(applied)
         self.passed_over = 0  # holds that passed though all of the limit was used, by all together
         self._judged = 0  # how many were taken when that was counted last
@@ -43,8 +42,6 @@ class Account:
         self.used_usd = _NO_USD
         self.spent_tokens = 0  # settled; of requests it is all but the open ones
         self.spent_usd = _NO_USD
-        self.free_requests = self.free_tokens = 0
-        self.free_usd = _NO_USD
         self.holds = 0  # open ones
         self.asking = 0  # how many wait for a chunk
         self.meant = 0  # holds under way that are to be counted here, and may wait for another account yet
@@ -54,10 +51,11 @@ class Account:
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
         self.told = NOTHING_TOLD  # what the book surely has of `telling`
         self.changed = False  # the limit was, and the book may not say all that it has to
+        self.entered = False  # the book has an entry of ours, or could not be asked for one
         self.shut = False  # our entry was closed: we are dead to the others
         self._seen = (0, -SLOW_S)  # how many were taken when somebody looked last, and since when it was so
         self._units = _FIRST_UNITS  # how many holds a chunk should last
-        self.keep(NOTHING)
+        self.grant(NOTHING)
 
     def _apply(self, applied: Applied) -> None:
         self.applied = applied
@@ -65,7 +63,6 @@ class Account:
         self.limit = Limit(said.requests, said.tokens, said.usd)
         self.passing = said.mode != "hard"  # everything passes, and is counted
         self.passes = self.passing or said.at_limit == "lower_priority"  # some do, before they have a chunk
-        self.passed = self.passed or self.passes
 
     def heed(self, applied: Applied | None) -> None:
         """Be of another limit from here on, for the same owner and window; None: of none, so nothing more is held here."""
@@ -74,24 +71,30 @@ class Account:
             return
         self.changed = not self.at_rest
         self._apply(applied)
-        self.keep(NOTHING)
+        self.grant(self.used)
         self.hunger.fed()
 
     # -- holds: on the path of every job -------------------------------------------------------------------------------
     def fits(self, tokens: int, usd: Decimal) -> bool:
         """Whether a hold finds all that it needs in what is free."""
-        return self.free_requests >= 1 and self.free_tokens >= tokens and self.free_usd >= usd
+        return (
+            self.used_requests < self.granted_requests
+            and self.used_tokens + tokens <= self.granted_tokens
+            and self.used_usd + usd <= self.granted_usd
+        )
 
     def take(self, tokens: int, usd: Decimal) -> None:
         """Take a hold, which fits or passes all the same."""
         self.holds += 1
         self.taken += 1
-        self.move(1, tokens, usd)
+        self.used_requests += 1
+        self.used_tokens += tokens
+        self.used_usd += usd
 
     def untake(self, tokens: int, usd: Decimal) -> None:
         """Give a hold back."""
         self.holds -= 1
-        self.move(-1, -tokens, -usd)
+        self._unuse(tokens, usd)
         if not self.lasting and self.hunger.waiting:
             self._freed()
 
@@ -101,7 +104,8 @@ class Account:
             self.holds -= 1
             self.spent_tokens += tokens
             self.spent_usd += usd
-            self.move(0, tokens - held_tokens, usd - held_usd)
+            self.used_tokens += tokens - held_tokens
+            self.used_usd += usd - held_usd
         else:
             self.untake(held_tokens, held_usd)
 
@@ -110,16 +114,12 @@ class Account:
         if self.lasting:
             self.spent_tokens -= tokens
             self.spent_usd -= usd
-            self.move(-1, -tokens, -usd)
+            self._unuse(tokens, usd)
 
-    def move(self, requests: int, tokens: int, usd: Decimal) -> None:
-        """Count more as used, or less, and so much less or more as free."""
-        self.used_requests += requests
-        self.used_tokens += tokens
-        self.used_usd += usd
-        self.free_requests -= requests
-        self.free_tokens -= tokens
-        self.free_usd -= usd
+    def _unuse(self, tokens: int, usd: Decimal) -> None:
+        self.used_requests -= 1
+        self.used_tokens -= tokens
+        self.used_usd -= usd
 
     # -- chunks --------------------------------------------------------------------------------------------------------
     @property
@@ -137,9 +137,9 @@ class Account:
         """What is granted and not used, nothing where there is no limit."""
         limit = self.limit
         return Amounts(
-            max(self.free_requests, 0) if limit.requests is not None else 0,
-            max(self.free_tokens, 0) if limit.tokens is not None else 0,
-            max(self.free_usd, _NO_USD) if limit.usd is not None else _NO_USD,
+            max(self.granted_requests - self.used_requests, 0) if limit.requests is not None else 0,
+            max(self.granted_tokens - self.used_tokens, 0) if limit.tokens is not None else 0,
+            max(self.granted_usd - self.used_usd, _NO_USD) if limit.usd is not None else _NO_USD,
         )
 
     @property
@@ -156,7 +156,12 @@ class Account:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is free, and the book knows all that we have to say."""
-        return self.free == NOTHING and self.written == self.entry and self.told == self.telling
+        return self.free == NOTHING and self.known
+
+    @property
+    def known(self) -> bool:
+        """Whether the book surely says what we are granted, spend and let pass."""
+        return self.written == self.entry and self.told == self.telling
 
     def judge(self, taken: Amounts) -> None:
         """Count the holds since the last time that passed a limit of which everything was used already; `taken` is what the book says of all."""
@@ -167,7 +172,11 @@ class Account:
     @property
     def overrun(self) -> bool:
         """Whether more was used than granted: an estimate was too low."""
-        return self.free_requests < 0 or self.free_tokens < 0 or self.free_usd < 0
+        return (
+            self.used_requests > self.granted_requests
+            or self.used_tokens > self.granted_tokens
+            or self.used_usd > self.granted_usd
+        )
 
     def quiet_since(self, now: float) -> float:
         """Since when no hold was taken, as far as those know who look from time to time."""
@@ -175,12 +184,12 @@ class Account:
             self._seen = (self.taken, now)
         return self._seen[1]
 
-    def keep(self, free: Amounts) -> None:
-        """Have so much free from here on."""
+    def grant(self, entry: Amounts) -> None:
+        """Have so much granted from here on; as much as is used leaves nothing free."""
         limit = self.limit
-        self.free_requests = free.requests if limit.requests is not None else _ENDLESS
-        self.free_tokens = free.tokens if limit.tokens is not None else _ENDLESS
-        self.free_usd = free.usd if limit.usd is not None else _ENDLESS_USD
+        self.granted_requests = entry.requests if limit.requests is not None else _ENDLESS
+        self.granted_tokens = entry.tokens if limit.tokens is not None else _ENDLESS
+        self.granted_usd = entry.usd if limit.usd is not None else _ENDLESS_USD
 
     def ask(self, need: Amounts) -> Ask:
         """What to ask the book for, so that this hold and those that wait for it and those that come soon find room."""
@@ -197,6 +206,4 @@ class Account:
         elif self.extended_at > now - FAST_S:
             self._units = min(self._units * 2, _MOST_UNITS)
         self.extended_at = now
-        self.keep(
-            Amounts(entry.requests - self.used_requests, entry.tokens - self.used_tokens, entry.usd - self.used_usd)
-        )
+        self.grant(entry)

@@ -1,7 +1,7 @@
 """This worker's entries in the books: extended for holds, given back, and with each write what is spent; no alert costs a write of its own."""
 
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from broker.events import Events
@@ -33,7 +33,7 @@ class Entries:
         incarnation: str,
         *,
         clock: Callable[[], float],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime],
     ) -> None:
         self.rules = rules
         self.books = books
@@ -63,7 +63,7 @@ class Entries:
         book = await self.read_or_begin(account)
         if self.incarnation in book.shut:
             account.shut = True
-            account.keep(NOTHING)
+            account.grant(account.used)
             return False
         ask = account.ask(need)
         entry = extended(book, self.incarnation, ask, account.limit)
@@ -90,6 +90,24 @@ class Entries:
         account.hunger.refused(need, self._clock(), alone=not book.grants.keys() - {self.incarnation})
         return False
 
+    async def begin(self, account: Account) -> None:
+        """Have an entry before the first job passes without a chunk: it is what tells others to count what we spent if we die.
+
+        Asked for once only: jobs pass whatever the book answers, and then `late` has it compared with the ledger.
+        """
+        async with account.lock:
+            try:
+                for _ in range(_TRIES):
+                    if account.entered or account.shut:
+                        return
+                    book = await self.read_or_begin(account)
+                    account.shut = self.incarnation in book.shut
+                    if not account.shut:
+                        await self._enter(account, book, account.entry)
+            except StoreUnknownError as error:
+                self._events.warning("quota.unknown", key=account.key.wait_key, reason=str(error))
+            account.entered = True
+
     async def read_or_begin(self, account: Account) -> Book:
         """The book; where there is none yet, one that knows what the ledger says of this window."""
         book = (await self.books.read([account.key])).get(account.key)
@@ -107,8 +125,8 @@ class Entries:
         async with account.lock:
             for _ in range(_TRIES):
                 if not keeping:
-                    account.keep(NOTHING)
-                if account.shut or (account.written == account.entry and account.told == account.telling):
+                    account.grant(account.used)
+                if account.shut or account.known:
                     account.changed = False
                     return
                 book = await self.read_or_begin(account)
@@ -125,8 +143,8 @@ class Entries:
         limit = None if account.gone else account.said
         if not await self.swap(account.key, limit, book.granting(self.incarnation, entry, telling)):
             return False
-        account.written, account.told, account.changed = entry, telling, False
-        if account.passed and self.incarnation not in book.grants:
+        account.written, account.told, account.changed, account.entered = entry, telling, False, True
+        if account.taken and self.incarnation not in book.grants:
             self.late.add(account.key)
         return True
 

@@ -59,7 +59,6 @@ class Holds:
         chance: Random | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.rules = rules
         self.entries = Entries(rules, books, incarnation, clock=clock, now=now)
         self.clock = clock
         self.chance = chance or Random()  # noqa: S311 jitter is no secret
@@ -71,6 +70,11 @@ class Holds:
         self._hungers: dict[str, Hunger] = {}
         self._applying: dict[object, Applying] = {}
 
+    @property
+    def rules(self) -> Rulebook:
+        """The limits now."""
+        return self.entries.rules
+
     # -- the path of a job ---------------------------------------------------------------------------------------------
     def try_hold(self, need: Need, now: datetime) -> Hold | None:
         """Take a hold in all scopes from what is here, without waiting; None: ask `hold`. `now` is in UTC."""
@@ -79,7 +83,7 @@ class Holds:
         applying = self._applies(need, now)
         tokens, usd = need.tokens, need.usd
         for account in applying.accounts:
-            if not (account.fits(tokens, usd) or account.passing or self._passes(account, need)):
+            if not (account.fits(tokens, usd) or (account.entered and self._passes(account, need))):
                 return None
         for account in applying.accounts:
             account.take(tokens, usd)
@@ -114,7 +118,9 @@ class Holds:
     async def _take(self, account: Account, need: Need, now: datetime) -> Denied | None:
         """Take one account's part of a hold, or say why not."""
         amounts = Amounts(1, need.tokens, need.usd)
-        if account.fits(need.tokens, need.usd) or account.passing or self._passes(account, need):
+        if not account.entered and self._passes(account, need):
+            await self.entries.begin(account)
+        if account.fits(need.tokens, need.usd) or self._passes(account, need):
             account.take(need.tokens, need.usd)
             return None
         if too_large := never_fits(account.said, need.tokens, need.usd):
@@ -134,8 +140,8 @@ class Holds:
         return None
 
     def _passes(self, account: Account, need: Need) -> bool:
-        """Whether a job is already where the limit would send it."""
-        return account.passes and need.priority == self._lowest
+        """Whether the limit lets everything pass, or the job is already where the limit would send it."""
+        return account.passing or (account.passes and need.priority == self._lowest)
 
     def _too_large(self, need: Need) -> str:
         """Which limit of a single job this one is above; "": none."""
@@ -171,7 +177,7 @@ class Holds:
 
     def adopt(self, rules: Rulebook) -> None:
         """Heed other limits from here on; what is held stays where it was taken."""
-        self.rules = self.entries.rules = rules
+        self.entries.rules = rules
         self._applying.clear()
         for key, account in self.accounts.items():
             account.heed(rules.of(key.subject, key.per))

@@ -347,9 +347,11 @@ async def test_two_workers_together_run_no_more_at_one_moment_than_the_limit() -
 async def test_a_soft_limit_and_a_shadow_let_everything_pass_and_count_it(mode: str) -> None:
     books = CountingBooks()
     holds = worker(books, limit(requests=1, mode=mode))
-    for _ in range(5):
+    (await held(holds)).settle(10, CENT)
+    for_its_entry = books.asked
+    for _ in range(4):
         (await held(holds)).settle(10, CENT)
-    assert books.asked == 0
+    assert books.asked == for_its_entry == 2  # read and written, once a window
     [account] = holds.accounts.values()
     assert account.used.requests == 5
 
@@ -396,6 +398,16 @@ async def test_at_the_limit_another_model_or_the_lowest_priority_is_named() -> N
     lower = worker(MemoryBooks(), limit(requests=1, at_limit="lower_priority"))
     await held(lower)
     assert (await denied(lower)).policy == "lower_priority"
+
+
+@pytest.mark.parametrize("mode", ["soft", "shadow"])
+async def test_a_soft_limit_and_a_shadow_let_pass_also_while_the_database_is_away_and_ask_it_once(mode: str) -> None:
+    books = CountingBooks()
+    books.away = True
+    holds = worker(books, limit(requests=1, mode=mode))
+    for _ in range(5):
+        await held(holds)
+    assert books.asked == 1
 
 
 async def test_what_runs_in_the_lowest_priority_passes_a_limit_that_lowers_the_priority_and_is_counted() -> None:

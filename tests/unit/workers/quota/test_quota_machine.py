@@ -100,6 +100,7 @@ class Worker:
         self._machine = machine
         self.wire = Wire(machine.books)
         self.step_s = 0.0
+        self.unanswered = False  # some verb was, so that it may have let pass without an entry
         wire, begun = self.wire, rules(machine.books.version)
         self.holds = Holds(begun, wire, name, clock=lambda: machine.seconds, chance=Random(1), now=self.now)  # type: ignore[arg-type] # it answers to all verbs
         self.tender = Tender(self.holds, machine.release, self.now)
@@ -208,6 +209,7 @@ class QuotaMachine(RuleBasedStateMachine):
             asked = [(worker, index) for worker in self.workers for index in range(len(worker.wire.asked))]
             if asked:
                 worker, index = chosen(asked, at)
+                worker.unanswered = worker.unanswered or lost != "answered"
                 self.answer_one(*worker.wire.asked.pop(index), lost)
 
     def answer_one(self, verb: Callable[[], Coroutine[Any, Any, Any]], future: asyncio.Future[Any], lost: str) -> None:
@@ -340,15 +342,19 @@ class QuotaMachine(RuleBasedStateMachine):
         try:
             self.bring_to_rest()
             for key, book in self.books.books.items():
-                exact = (
-                    key.subject.startswith(ALWAYS_HARD) or not self.crashed
-                )  # who dies may not have entered a soft one
-                if exact and looked_at_until(key) > self.now + timedelta(minutes=2):  # nobody can use the others' rest
+                if self.all_had_entries(key, book) and looked_at_until(key) > self.now + timedelta(
+                    minutes=2
+                ):  # nobody can use the others' rest
                     assert book.taken() == self.billed(key), key
                     self.every_threshold_is_told(key, book)
             self.nobody_is_refused_while_there_is_room()
         finally:
             self.runner.__exit__(None, None, None)
+
+    def all_had_entries(self, key: Key, book: Book) -> bool:
+        """Who dies and was not answered may have let pass without one."""
+        may_lack = [worker.name for worker in self.crashed if worker.unanswered]
+        return key.subject.startswith(ALWAYS_HARD) or {*book.grants, *book.shut}.issuperset(may_lack)
 
     def every_threshold_is_told(self, key: Key, book: Book) -> None:
         assert not book.untold, key

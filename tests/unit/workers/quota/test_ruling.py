@@ -1,16 +1,20 @@
 """Limits that are set while workers run hold for them a moment later, and what was there before follows them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
+
 from broker.limit_versions import LimitVersion
 from broker.limits import Limit, Rulebook
-from workers.quota.book import Amounts
+from workers.quota.book import Amounts, Book
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
-from workers.quota.protocol import Denied, Hold, Need
+from workers.quota.protocol import Denied, Hold, Key, Need
 from workers.quota.ruling import AGAIN, Ruling
 from workers.quota.tender import IDLE_S, RECONCILE_S, Tender
+from workers.stores.protocol import StoreUnknownError
 
 CENT = Decimal("0.01")
 NEED = Need("acme", "m", 1, CENT)
@@ -20,11 +24,22 @@ def limit(**fields: object) -> Limit:
     return Limit.model_validate({"scope": "tenant", "of": "acme", "per": "day", **fields})
 
 
+class MayBeAway(MemoryBooks):
+    """Books that may be away."""
+
+    away = False
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Book]:
+        if self.away:
+            raise StoreUnknownError("away")
+        return await super().read(keys)
+
+
 class World:
     """Books, jobs that wait, and who sets limits."""
 
     def __init__(self) -> None:
-        self.books = MemoryBooks()
+        self.books = MayBeAway()
         self.seconds, self.now = 100.0, datetime(2026, 12, 1, 8, tzinfo=UTC)
         self.waiting: dict[str, int] = {}
         self.version = 0
@@ -115,12 +130,17 @@ async def test_a_limit_that_is_new_in_another_unit_counts_what_was_used_before()
     assert sum([await worker.use(10) for worker in workers]) == 4
 
 
-async def test_what_a_soft_limit_let_pass_is_counted_once_when_it_becomes_a_hard_one() -> None:
+@pytest.mark.parametrize("away", [False, True])
+async def test_what_a_soft_limit_let_pass_is_counted_once_when_it_becomes_a_hard_one(away: bool) -> None:
     world = World()
+    world.books.away = away
     workers = [Worker(world, limit(requests=100, mode="soft", alerts=[]), name=name) for name in ("w1", "w2")]
     for worker in workers:
-        assert await worker.use(10) == 10  # nobody had to ask the book
-    assert not world.books.books
+        assert await worker.use(10) == 10
+        if not away:
+            await worker.tender.tend()
+    assert bool(world.books.books) is not away
+    world.books.away = False
     world.set(limit(requests=30, alerts=[]))
     for worker in workers:
         await worker.ruling.look()

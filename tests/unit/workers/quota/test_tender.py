@@ -325,6 +325,19 @@ async def test_a_soft_limits_spend_of_all_workers_is_known_to_each() -> None:
     assert books.books[KEY].taken().requests == 12
 
 
+async def test_what_a_worker_spent_under_a_soft_limit_is_counted_though_it_died_before_it_told() -> None:
+    books = MemoryBooks()
+    dying, living = (Worker(books, name, mode="soft", requests=2) for name in ("w1", "w2"))
+    for _ in range(3):
+        await dying.use()
+    books.dead.add("w1")
+    await living.tend()  # nobody of this one's jobs is counted here
+    await living.use()
+    await living.tend(LOOK_AROUND_S)
+    book = books.books[KEY]
+    assert (book.closed.requests, book.shut) == (3, {"w1"})
+
+
 async def test_what_a_limit_lets_pass_though_it_is_used_up_is_counted_also_by_who_comes_late() -> None:
     books = MemoryBooks()
     first, late = (Worker(books, name, mode="soft", requests=10) for name in ("w1", "w2"))
