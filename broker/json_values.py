@@ -1,6 +1,6 @@
-"""What of a JSON value can be held elsewhere: by the encoder again, by a document, by 64 bits."""
+"""What of a JSON value can be held elsewhere: by the encoder again, by a document, by 64 bits; and its text in no more memory than it needs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -10,6 +10,15 @@ DEPTH = 200
 
 _INT64 = 2**63
 _HOLDERS = (dict, list, tuple)
+
+
+def written(value: Any, default: Callable[[Any], Any] | None = None, option: int = 0) -> bytes:  # noqa: ANN401 any JSON value
+    """`orjson.dumps`, for a text that is kept: orjson's own (3.13) holds 8 kB until it is freed, however short it is.
+
+    Raises:
+        TypeError: It is no JSON value.
+    """
+    return bytes(memoryview(orjson.dumps(value, default, option)))
 
 
 def too_deep(value: Mapping[str, Any], text: bytes) -> bool:

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from pydantic import SecretStr
 
+from broker.json_values import written
 from schemas.codes import Code
 from workers.providers.documents import parse_object
 from workers.providers.errors import failure_of, failure_within
@@ -54,7 +54,7 @@ class OpenAI:
         if self._service_tier and request.operation in {"chat", "responses"}:
             body.setdefault("service_tier", self._service_tier)
         try:
-            content = orjson.dumps(body)
+            content = written(body)
         except TypeError as error:
             raise CannotBuild(Code.INVALID_JOB, f"The body cannot be written as JSON: {error}.") from error
         headers = (*self._headers, ("x-client-request-id", request.request_id))

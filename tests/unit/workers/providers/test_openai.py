@@ -1,5 +1,6 @@
 """What is OpenAI's own: paths, headers, and the parts of its answers."""
 
+import ctypes
 import json
 from typing import Any
 
@@ -44,6 +45,14 @@ def test_the_headers_are_those_of_json_the_key_and_the_request() -> None:
         "authorization": f"Bearer {KEY}",
         "x-client-request-id": "uid/1/1.1",
     }
+
+
+def test_a_call_s_body_takes_no_more_memory_than_it_is_long() -> None:
+    """Thousands of them are held for as long as their calls last."""
+    body = OPENAI.build(Request("chat", "m", {"messages": ["words " * 200]}, "r"), 1.0).body
+    usable = ctypes.CDLL(None).malloc_usable_size
+    usable.argtypes, usable.restype = [ctypes.c_void_p], ctypes.c_size_t
+    assert len(body) < usable(id(body)) < len(body) + 100
 
 
 def test_without_a_key_none_is_sent() -> None:
