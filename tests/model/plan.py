@@ -29,7 +29,10 @@ SCENARIOS: Sequence[Scenario] = tuple(
             *("control", "cancels", "replies", "reruns", "at-most-once"),
             *("ends-crashes", "ends-lates", "ends-pauses", "ends-outages", "ends-duplicates", "ends-control"),
         ),
-        "Quotas": ("losses", "crashes", "pauses", "estimates", "returns", "quiet"),
+        "Quotas": (
+            *("losses", "crashes", "pauses", "estimates", "returns", "quiet"),
+            *("alone", "passes", "changes", "lates"),
+        ),
     }.items()
     for name in names
 )
@@ -89,10 +92,16 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("a close awaits outboxes", "quotas-crashes", "SpendIsBounded"),
     Mutation("claims are looked at first", "quotas-pauses", "SpendIsBounded"),
     Mutation("closed is what the ledger says", "quotas-crashes", "SpendIsBounded"),
-    Mutation("closed is no chunk", "quotas-crashes", "TheBookComesRight"),
-    Mutation("closed leaves out entries", "quotas-crashes", "TheBookComesRight"),
+    Mutation("closed is no chunk", "quotas-crashes", "NothingIsCountedTwice"),
+    Mutation("closed leaves out entries", "quotas-crashes", "NothingIsCountedTwice"),
     Mutation("only the fenced are closed", "quotas-pauses", "SpendIsBounded"),
     Mutation("a hold needs the lease", "quotas-pauses", "SpendIsBounded"),
+    # holds without a chunk
+    Mutation("who begins a book leaves out its own rows", "quotas-alone", "NothingIsCountedTwice"),
+    Mutation("an entry comes before what passes", "quotas-passes", "TheBookComesRight"),
+    Mutation("who enters late looks again", "quotas-changes", "NothingIsCountedTwice"),
+    Mutation("who may have entered late looks again", "quotas-lates", "NothingIsCountedTwice"),
+    Mutation("a second look awaits the own entry", "quotas-lates", "NothingIsCountedTwice"),
 )
 
 NOT_MISSED: Sequence[tuple[str, str]] = (

@@ -140,12 +140,12 @@ class Entries:
         """Write our entry into a book that was read; False: another worker was faster."""
         account.judge(book.taken())
         telling, account.written = account.telling, None  # until the answer is there, and for ever if it is lost
+        if account.taken and self.incarnation not in book.grants:
+            self.late.add(account.key)  # whatever the answer: the next book that we read may have our entry
         limit = None if account.gone else account.said
         if not await self.swap(account.key, limit, book.granting(self.incarnation, entry, telling)):
             return False
         account.written, account.told, account.changed, account.entered = entry, telling, False, True
-        if account.taken and self.incarnation not in book.grants:
-            self.late.add(account.key)
         return True
 
     def noticed_in(self, key: Key, limit: Limit | None, book: Book) -> Book:

@@ -25,14 +25,20 @@ def limit(**fields: object) -> Limit:
 
 
 class MayBeAway(MemoryBooks):
-    """Books that may be away."""
+    """Books that may be away, or write without an answer."""
 
-    away = False
+    away = silent = False
 
     async def read(self, keys: Sequence[Key]) -> dict[Key, Book]:
         if self.away:
             raise StoreUnknownError("away")
         return await super().read(keys)
+
+    async def swap(self, key: Key, book: Book) -> bool:
+        done = await super().swap(key, book)
+        if self.silent:
+            raise StoreUnknownError("no answer")
+        return done
 
 
 class World:
@@ -153,6 +159,27 @@ async def test_what_a_soft_limit_let_pass_is_counted_once_when_it_becomes_a_hard
     assert used == 10
     [book] = world.books.books.values()
     assert book.taken().requests == 30
+
+
+async def test_what_passed_before_a_late_entry_is_counted_once_though_the_answer_to_the_entry_was_lost() -> None:
+    world = World()
+    world.books.away = True
+    late, other = (Worker(world, limit(requests=100, mode="soft", alerts=[]), name=name) for name in ("w1", "w2"))
+    assert await late.use(10) == 10
+    world.books.away = False
+    world.set(limit(requests=30, alerts=[]))
+    await other.ruling.look()
+    assert await other.use(5) == 5  # it begins the book, with what the ledger says of all others
+    world.books.silent = True
+    with pytest.raises(StoreUnknownError):
+        await late.tender.tend()
+    world.books.silent = False
+    for _ in range(3):
+        world.wait(RECONCILE_S)
+        await late.rest()
+        await other.rest()
+    [book] = world.books.books.values()
+    assert book.taken().requests == 15
 
 
 async def test_nobody_waits_for_ever_for_a_limit_that_was_taken_away() -> None:
