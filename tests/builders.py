@@ -24,6 +24,7 @@ from schemas.job import Job
 from workers.admit import Admission
 from workers.call import Caller
 from workers.engine.failpoints import Failpoints
+from workers.engine.halts import Halts
 from workers.engine.hands import Hands
 from workers.engine.leases import Leases
 from workers.engine.publisher import Publisher
@@ -230,6 +231,7 @@ class Bench:
         self.released: list[str] = []
         self.gates = Gates(Random(self.seed))
         self.leases = Leases(self.store, self.settings.lease_s, nothing_to_adopt)
+        self.halts = Halts()
         failpoints = Failpoints("", Events("test"))
         self.publisher = Publisher(self.store, cast("Sending", self.sent), self.settings, failpoints)
         providers: dict[str, Provider] = {name: MemoryProvider() for name in self.settings.providers}
@@ -237,6 +239,7 @@ class Bench:
             store=self.store,
             publisher=self.publisher,
             leases=self.leases,
+            halts=self.halts,
             providers=providers,
             transport=self.transport,
             gates=self.gates,

@@ -115,7 +115,7 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     taker = Taker(store, [priority.name for priority in settings.priorities], hands)
     holds = Holds(around.rules, around.books, store.owner, lowest=ready.priorities[-1])
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
-    caller = _caller(settings, store, publisher, leases, failpoints, around)
+    caller = _caller(settings, store, publisher, hands, failpoints, around)
     admission, router = Admission(guards, known, settings.tagging()), Router(settings, Prices(settings.prices))
     pipeline = Pipeline(admission, router, holds, caller, ready.priorities[-1])
     dispatcher = Dispatcher(
@@ -158,12 +158,13 @@ def _readers(settings: Settings, intake: Intake, cluster: str, failpoints: Failp
 
 
 def _caller(  # noqa: PLR0917 what the stage that spends money depends on
-    settings: Settings, store: MongoStore, publisher: Publisher, leases: Leases, failpoints: Failpoints, around: Around
+    settings: Settings, store: MongoStore, publisher: Publisher, hands: Hands, failpoints: Failpoints, around: Around
 ) -> Caller:
     return Caller(
         store=store,
         publisher=publisher,
-        leases=leases,
+        leases=hands.leases,
+        halts=hands.halts,
         providers={
             name: REGISTRY[provider.kind](
                 provider.base_url, provider.api_key, service_tier=provider.service_tier, http2=provider.http2

@@ -15,6 +15,7 @@ from broker.tokens import Ratios
 from schemas.codes import Code
 from schemas.result import Status
 from workers.engine.failpoints import Failpoints
+from workers.engine.halts import Halts, rest, stop
 from workers.engine.leases import Leases
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
@@ -26,6 +27,7 @@ from workers.providers.protocol import Answer, ErrorClass, Failure, Provider, Re
 from workers.quota.protocol import Hold
 from workers.route import Target
 from workers.settle import Attempt, ledger_row, request_id
+from workers.stores.control import Halt, HaltKind
 from workers.stores.protocol import Fate, Store
 from workers.transports.errors import NotSent, TransportError
 from workers.transports.protocol import Call, Reply, Transport
@@ -52,6 +54,7 @@ class Caller:
     store: Store
     publisher: Publisher
     leases: Leases
+    halts: Halts
     providers: dict[str, Provider]
     transport: Transport
     gates: Gates
@@ -93,15 +96,8 @@ class Caller:
     async def _open_target(self, running: Running, targets: Sequence[Target]) -> Target:
         """The first target whose gate is open, after a short wait at most."""
         while True:
+            self._may_call(running)
             now = time.time()
-            if now >= running.ready.deadline:
-                raise expired(running.ready.claim.last_failure)
-            if running.stopped is not None:
-                raise _stop(running)
-            if self.leases.drain_asked.is_set():
-                raise Postponed(datetime.now(UTC), "handed_back")
-            if not self.leases.healthy():
-                raise Postponed(datetime.now(UTC), "lease")
             blocks: list[tuple[float, str, str, str]] = []
             for target in targets:
                 block = self._blocked(target, now)
@@ -110,6 +106,19 @@ class Caller:
                 blocks.append(block)
             until, why, key, running.ready.claim.last_failure = min(blocks)
             await self._pause(running, until - now, why, key or None)
+
+    def _may_call(self, running: Running) -> None:
+        """Let it be known, directly before each call, that none may begin; retries and waits in memory last for long."""
+        if time.time() >= running.ready.deadline:
+            raise expired(running.ready.claim.last_failure)
+        if running.stopped is not None:
+            raise _stop(running)
+        if (halt := self.halts.of(running.ready.claim)) is not None:
+            raise _halted(halt)
+        if self.leases.drain_asked.is_set():
+            raise Postponed(datetime.now(UTC), "handed_back")
+        if not self.leases.healthy():
+            raise Postponed(datetime.now(UTC), "lease")
 
     def _blocked(self, target: Target, now: float) -> tuple[float, str, str, str] | None:
         """Until when a target is closed, why, the key that may open it earlier, and the code of what closed it."""
@@ -151,8 +160,7 @@ class Caller:
         marking = until_known(lambda: self.store.mark_called(claim.id, claim.fence), self.events, "mark_called")
         if await self._stoppable(running, marking) is Fate.FENCED:
             raise FencedJobError
-        if not self.leases.healthy():
-            raise Postponed(datetime.now(UTC), "lease")
+        self._may_call(running)
 
     async def _send(self, running: Running, target: Target, call: Call) -> Reply | Failure:
         sent_before, running.sent, running.stoppable = running.sent, True, True
@@ -270,6 +278,11 @@ class Caller:
         attempt = Attempt(running.calls, tokens, cost, outcome, usage is None, running.provider_ms)
         row = ledger_row(running, target, attempt, self.store.owner)
         await self.publisher.record_now([row])
+
+
+def _halted(halt: Halt) -> Ended | Postponed:
+    """How a job leaves that a halt keeps from another call."""
+    return Postponed(*rest(halt, datetime.now(UTC))) if halt.kind is HaltKind.PAUSED else stop(halt)
 
 
 def _told_to_stop(running: Running) -> Ended | Postponed | None:

@@ -16,7 +16,7 @@ from schemas.codes import Code
 from schemas.result import Status
 from workers.call import FencedJobError
 from workers.engine.finisher import Finisher
-from workers.engine.halts import Rest, rest
+from workers.engine.halts import Rest, rest, stop
 from workers.engine.hands import Hands
 from workers.engine.ready import Ready
 from workers.outcome import SHUTDOWN, Ended, Running
@@ -111,8 +111,8 @@ class Dispatcher:
 
     def heed_halts(self) -> None:
         """Lay down what is ready and shall not start, and stop running jobs of cancelled batches; other calls go on."""
-        for ready in self._ready.withdraw(lambda claim: claim.cancel is None and self._halts.of(claim) is not None):
-            halt = self._halts.of(ready.claim)
+        for ready in self._ready.withdraw(lambda ready: self._halt(ready) is not None):
+            halt = self._halt(ready)
             if halt is not None:
                 self._put(ready, _halted(ready, halt))
         for job, running in list(self._under_way.items()):
@@ -120,13 +120,19 @@ class Dispatcher:
             if halt is not None and halt.kind is HaltKind.CANCELLED:
                 self.stop_job(job, halt.reason)
 
+    def _halt(self, ready: Ready) -> Halt | None:
+        """What keeps a job from starting; one that was cancelled, or has its deadline behind it, is to end whatever is paused."""
+        if ready.claim.cancel is not None or ready.deadline <= time.time():
+            return None
+        return self._halts.of(ready.claim)
+
     def _start(self, group: asyncio.TaskGroup) -> None:
         self._end_overdue(group)
         while len(self._tasks) < self._slots and len(self._finisher) < self._unwritten and self._leases.healthy():
             ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
             if ready is None:
                 return
-            halt = self._halts.of(ready.claim) if ready.claim.cancel is None else None
+            halt = self._halt(ready)
             if halt is not None:
                 self._leave(ready, _halted(ready, halt))
                 continue
@@ -206,8 +212,7 @@ def _halted(ready: Ready, halt: Halt) -> Finish | Waiting:
     """How a job leaves that a halt keeps from starting."""
     if halt.kind is HaltKind.PAUSED:
         return _back(ready, rest(halt, datetime.now(UTC)))
-    code = Code.BATCH_LIMIT if halt.kind is HaltKind.LIMITED else Code.CANCELLED
-    return ended(ready, None, Ended(Status.CANCELLED, code, halt.reason))
+    return ended(ready, None, stop(halt))
 
 
 def _name(outcome: Finish | Waiting | None) -> tuple[str, str | None]:

@@ -11,7 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from broker.events import Events
+from schemas.codes import Code
+from schemas.result import Status
 from workers.engine.persistence import until_known
+from workers.outcome import Ended
 from workers.stores.control import EVERYTHING, NEVER, PARKED, ControlStore, Halt, HaltKind
 from workers.stores.protocol import Claim, NewJob, StoreUnknownError
 
@@ -92,6 +95,12 @@ def rest(halt: Halt, now: datetime) -> Rest:
     if "/" in halt.scope:
         return Rest(NEVER, HaltKind.PAUSED, PARKED + halt.scope)
     return Rest(now, HaltKind.PAUSED, None)
+
+
+def stop(halt: Halt) -> Ended:
+    """How a job ends whose batch was cancelled, or has passed a limit."""
+    code = Code.BATCH_LIMIT if halt.kind is HaltKind.LIMITED else Code.CANCELLED
+    return Ended(Status.CANCELLED, code, halt.reason)
 
 
 class Halting:

@@ -141,9 +141,9 @@ class ReadyQueue:
         if ready is not None:
             ready.claim.cancel = reason
 
-    def withdraw(self, unwanted: Callable[[Claim], bool]) -> list[Ready]:
+    def withdraw(self, unwanted: Callable[[Ready], bool]) -> list[Ready]:
         """Take jobs out that shall not start here."""
-        found = self._fair.withdraw(lambda ready: unwanted(ready.claim))
+        found = self._fair.withdraw(unwanted)
         for ready in found:
             self._by_id.pop(ready.claim.id, None)
             self.leave(ready)

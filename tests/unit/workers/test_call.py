@@ -16,7 +16,9 @@ from workers.call import FencedJobError
 from workers.gates import RETRY_BURST
 from workers.outcome import SHUTDOWN
 from workers.quota.protocol import Need
-from workers.stores.protocol import Finish, Waiting
+from workers.stores.control import EVERYTHING, Halt, HaltKind
+from workers.stores.memory import MemoryStore
+from workers.stores.protocol import Fate, Finish, Waiting
 from workers.transports.errors import AnswerTooLarge, NotSent, SentUnknown
 from workers.transports.memory import Outcome
 from workers.transports.protocol import Call, Reply
@@ -147,6 +149,51 @@ def test_a_worker_that_drains_begins_no_call() -> None:
     bench.leases.drain_asked.set()
     wait = run(bench.process())
     assert (wait.why_waiting, bench.transport.calls) == ("handed_back", [])
+
+
+def halts_after(kind: HaltKind, *outcomes: Outcome) -> tuple[Bench, Any]:
+    """What becomes of a job of a batch that is halted while its first call is open."""
+    left = list(outcomes)
+
+    async def answer(_: Call) -> Outcome:
+        bench.halts.learn([Halt("acme/b", kind, 1, "enough", datetime.now(UTC))])
+        return left.pop(0)
+
+    bench = Bench(answer)
+    return bench, run(bench.process(batch_id="b"))
+
+
+@pytest.mark.parametrize("kind", [HaltKind.PAUSED, HaltKind.LIMITED])
+def test_a_call_that_is_open_when_its_batch_is_paused_or_passes_a_limit_is_answered(kind: HaltKind) -> None:
+    _, end = halts_after(kind, an_answer())
+    assert end.state == "succeeded"
+
+
+def test_a_job_that_would_be_tried_again_waits_for_its_paused_batch() -> None:
+    bench, wait = halts_after(HaltKind.PAUSED, an_error(500), an_answer())
+    assert isinstance(wait, Waiting)
+    assert (wait.why_waiting, wait.wait_key, wait.attempts, wait.nothing_sent) == ("paused", "paused:acme/b", 1, True)
+    assert len(bench.transport.calls) == 1
+    assert bench.quota.holds[0].released
+
+
+@pytest.mark.parametrize(("kind", "code"), [(HaltKind.CANCELLED, Code.CANCELLED), (HaltKind.LIMITED, Code.BATCH_LIMIT)])
+def test_a_job_that_would_be_tried_again_ends_where_its_batch_is_stopped(kind: HaltKind, code: Code) -> None:
+    bench, end = halts_after(kind, an_error(500), an_answer())
+    assert (end.state, end.result["code"], end.result["message"]) == ("cancelled", code, "enough")
+    assert len(bench.transport.calls) == 1
+
+
+def test_a_halt_that_is_learnt_while_a_job_is_marked_keeps_its_call_from_beginning() -> None:
+    class Slow(MemoryStore):
+        async def mark_called(self, id: str, fence: int) -> Fate:  # noqa: A002 the document's own word
+            bench.halts.learn([Halt(EVERYTHING, HaltKind.PAUSED, 1, "", datetime.now(UTC))])
+            return await super().mark_called(id, fence)
+
+    bench = Bench(one_after_another(an_answer()))
+    bench.caller.store = Slow(bench.database, "us")
+    wait = run(bench.process(execution="at_most_once"))
+    assert (wait.why_waiting, wait.nothing_sent, bench.transport.calls) == ("paused", True, [])
 
 
 def test_a_throttled_job_is_no_job_whose_outcome_is_unknown() -> None:

@@ -297,6 +297,24 @@ def test_a_job_that_becomes_ready_under_a_halt_does_not_start() -> None:
     assert (list(kept.waiting), begun) == (["job"], ["x"])
 
 
+def test_a_job_whose_deadline_has_passed_is_to_end_though_everything_is_paused() -> None:
+    async def life() -> tuple[Kept, list[str]]:
+        worker = AWorker()
+        await worker.begin()
+        worker.halts.learn([halt(EVERYTHING)])
+        running = asyncio.create_task(worker.dispatcher.run())
+        await asyncio.sleep(0.1)  # it has just looked for jobs that are overdue
+        worker.hands.ready.accept(a_claim(arrived_at=NOW - timedelta(days=30)))
+        await asyncio.sleep(0.1)
+        worker.dispatcher.heed_halts()
+        running.cancel()
+        await asyncio.wait({running})
+        return worker.kept, worker.begun
+
+    kept, begun = run(life())
+    assert (list(kept.waiting), begun) == ([], ["job"])
+
+
 def test_the_worker_that_was_told_tells_the_documents_and_another_does_so_when_it_has_died() -> None:
     async def life() -> list[bool]:
         database = MemoryDatabase()
