@@ -44,7 +44,7 @@ DOORS: Mapping[str, set[str]] = MappingProxyType(
         "pyreqwest": {"workers/transports/*"},
         "tiktoken": {"broker/tokens.py"},
         "genai_prices": {"broker/prices.py"},
-        "opentelemetry": {"broker/telemetry.py"},
+        "opentelemetry": {"broker/exporting.py"},
         "re2": {"broker/codec.py", "broker/cli/lines.py", "workers/guards/pii.py"},
         "aiohttp": {"broker/local/simulator/*"},
         "jgo": {"broker/local/jars.py"},
