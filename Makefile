@@ -16,7 +16,9 @@ help: ## list the targets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Libraries are compiled by pip; ours are here, so that no process does it at its start: each would, where Python is told to write no bytecode.
 install: .venv/installed ## make .venv with everything in it
+	@$(BIN)/python -m compileall -q broker deploy schemas workers
 
 demo: install ## send 1,000 mixed jobs through a real Kafka and a real MongoDB
 	$(BIN)/aibroker demo

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -131,8 +133,4 @@ class _LoggedMetrics(MetricExporter):
 
 
 def _exporters(name: str) -> tuple[SpanExporter, MetricExporter]:
-    if name == "log":
-        return _LoggedSpans(), _LoggedMetrics()
-    from opentelemetry.exporter.otlp.proto.http import metric_exporter, trace_exporter  # noqa: PLC0415 brings protobuf and an HTTP client
-
-    return trace_exporter.OTLPSpanExporter(), metric_exporter.OTLPMetricExporter()
+    return (_LoggedSpans(), _LoggedMetrics()) if name == "log" else (OTLPSpanExporter(), OTLPMetricExporter())

@@ -12,7 +12,6 @@ import typer
 from broker.cli import files, screen
 from broker.cli.arrived import Ends, Note
 from broker.cli.durations import duration, rfc3339
-from broker.cli.estimate import estimate
 from broker.cli.follow import follow
 from broker.cli.invocation import DataOption, Invocation, JsonOption
 from broker.cli.lines import Terms
@@ -98,6 +97,8 @@ def submit(  # noqa: PLR0913 each is an option of the command
 
 def _estimated(settings: Settings, reading: Reading) -> NoReturn:
     """Say what the file will probably use and cost; the exit code is 1 where a limit has no room for it, or lines were refused."""
+    from broker.cli.estimate import estimate  # noqa: PLC0415 brings the price table and an HTTP client for its updates
+
     has_room = asyncio.run(estimate(settings, reading.jobs(), as_json=reading.as_json))
     reading.report(sent=False)
     raise typer.Exit(0 if has_room and not reading.refused else 1)
