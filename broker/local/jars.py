@@ -132,16 +132,15 @@ def _is(file: Path, sha256: str) -> bool:
 
 def main() -> None:
     """Fetch into the folder that the first argument names every jar of the file that the second one names."""
-    from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 of use to this process only, and takes 0.3 s
-    from jgo.maven import MavenContext  # noqa: PLC0415 the same
+    from jgo import constants, maven  # noqa: PLC0415 of use to this process only, and takes 0.3 s
 
     folder = Path(sys.argv[1])
 
     def fetch(jar: Jar, tries: int = 3) -> None:
         halves = folder / f"{jar.file}.{tries}"  # a new place for each try: half a jar would be taken for a whole one
-        maven = MavenContext(repo_cache=halves, remote_repos={"central": MAVEN_CENTRAL_URL})
+        central = maven.MavenContext(repo_cache=halves, remote_repos={"central": constants.MAVEN_CENTRAL_URL})
         try:
-            maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve().replace(
+            central.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve().replace(
                 folder / jar.file
             )
         except (OSError, RuntimeError):
