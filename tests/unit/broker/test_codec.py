@@ -19,6 +19,8 @@ from schemas.codes import Code
 from schemas.job import MAX_RECORD_BYTES, Job
 from schemas.result import MAX_RESULT_BYTES
 
+pytestmark = pytest.mark.timeout(120)  # what every test has; who says so begins before short ones
+
 NOW = datetime(2026, 12, 1, 8, 0, 0, 123_000, UTC)
 MOST_READINGS = 60
 PLACE = Place("cluster", "jobs.normal", 3, 42, NOW)

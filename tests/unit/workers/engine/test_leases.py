@@ -18,6 +18,8 @@ from workers.engine.leases import AUDIT_EVERY, TELL_EVERY, FencedError, Leases
 from workers.stores.memory import MemoryDatabase, MemoryStore
 from workers.stores.protocol import Address, Lease, NewJob, Standing, State, StoreUnknownError
 
+pytestmark = pytest.mark.timeout(120)  # what every test has; who says so begins before short ones
+
 LEASE_S = 30.0
 PERIOD_S = 10.0
 RENEWAL_TIMEOUT_S = 5.0

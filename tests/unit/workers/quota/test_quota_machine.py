@@ -7,6 +7,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -22,6 +23,8 @@ from workers.quota.protocol import Denied, Hold, Key, Need, looked_at_until
 from workers.quota.ruling import Ruling
 from workers.quota.tender import Tender
 from workers.stores.protocol import StoreUnknownError
+
+pytestmark = pytest.mark.timeout(120)  # what every test has; who says so begins before short ones
 
 REQUESTS, TOKENS = 10, 80
 PRICE = Decimal("0.0000015")
