@@ -22,11 +22,13 @@ CONSTANTS
   Nobody,
   Unborn,       \* those of them that may start later
   Records,      \* how often the job was submitted: records 1..Records with one id, each with a reply address of its own
-  Control,      \* control records for it, a sequence of "cancel", "reply", "rerun"
+  Control,      \* control records for it, a sequence of "cancel", "reply", "rerun"; and of its scope: "pause", "resume", "stop" (a batch is cancelled)
+  Scope,        \* what is paused or stopped: its "batch", or its "tenant" (or everything, which is the same)
+  Deadline,     \* whether it has a deadline that may pass
   AtMostOnce,   \* whether the job is `execution: at_most_once`
   SlowReads,    \* whether reads that decide are answered in a step of their own
   MaxTakeovers, \* so many workers may be lost with the job
-  Crashes, Pauses, Outages, Losses, Lates, Errors, Rebalances, HandBacks, \* how often what may go wrong does
+  Crashes, Pauses, Outages, Losses, Lates, Errors, Rebalances, HandBacks, Drains, \* how often what may go wrong does
   Without
 
 VARIABLES
@@ -43,10 +45,12 @@ VARIABLES
   committed, \* the group's offset
   reader,    \* who has the partition
   handled,   \* control records that are acknowledged
+  halt,      \* the mark of the scope: [st, seq, told]; `told`: documents that were there know of it
+  passed,    \* whether the deadline has passed
   late,      \* writes that may still be executed
   spare      \* faults that are left
 
-vars == <<doc, ledger, events, calls, mode, hurt, lease, clock, mem, db, committed, reader, handled, late, spare>>
+vars == <<doc, ledger, events, calls, mode, hurt, lease, clock, mem, db, committed, reader, handled, halt, passed, late, spare>>
 
 Keeps(rule) == rule \notin Without
 
@@ -56,6 +60,10 @@ ReplyOnly == <<"reply">>
 CancelRerun == <<"cancel", "rerun">>
 CancelReplyRerun == <<"cancel", "reply", "rerun">>
 Rerun == <<"rerun">>
+PauseOnly == <<"pause">>
+PauseResume == <<"pause", "resume">>
+PauseCancel == <<"pause", "cancel">>
+StopOnly == <<"stop">>
 
 Symmetric == Permutations(Workers \ Unborn)
 NoToken == <<>>
@@ -64,10 +72,10 @@ NoToken == <<>>
 (* The document                                                            *)
 (***************************************************************************)
 Absent == [st |-> "absent", own |-> Nobody, f |-> 0, g |-> 1, due |-> FALSE, to |-> {}, cancel |-> FALSE, seq |-> 0, called |-> FALSE,
-           lost |-> 0, payload |-> FALSE, out |-> NoToken, k |-> 0, expires |-> FALSE, again |-> FALSE]
+           lost |-> 0, payload |-> FALSE, out |-> NoToken, k |-> 0, expires |-> FALSE, again |-> FALSE, parked |-> FALSE]
 Stub == [Absent EXCEPT !.st = "announced", !.expires = TRUE]
 
-Terminal(d) == d.st \in {"succeeded", "cancelled", "dead", "outcome_unknown"}
+Terminal(d) == d.st \in {"succeeded", "cancelled", "expired", "dead", "outcome_unknown"}
 Mine(d, w, f) == d.own = w /\ d.f = f
 Content(d) == <<d.f, d.st>>
 
@@ -77,13 +85,13 @@ CanRunAgain(d) ==
   /\ Keeps("rerun needs the payload") => d.payload
 
 NextGeneration(d) ==
-  [d EXCEPT !.st = "waiting", !.own = Nobody, !.g = @ + 1, !.lost = 0, !.due = TRUE, !.called = FALSE, !.out = NoToken, !.again = FALSE,
+  [d EXCEPT !.st = "waiting", !.own = Nobody, !.g = @ + 1, !.lost = 0, !.due = TRUE, !.called = FALSE, !.out = NoToken, !.again = FALSE, !.parked = FALSE,
             !.f = IF Keeps("rerun keeps the fence") THEN @ ELSE 0,
             !.cancel = IF Keeps("rerun takes marks off") THEN FALSE ELSE @,
             !.expires = IF Keeps("rerun stays the expiry") THEN FALSE ELSE @]
 
 \* Every write as a record: what it does, who sent it, and its arguments.
-Op(do, w) == [do |-> do, w |-> w, f |-> 0, r |-> 0, n |-> 0, claim |-> FALSE, due |-> FALSE, keep |-> FALSE, res |-> "", tok |-> NoToken, to |-> {}, v |-> Nobody, ok |-> TRUE]
+Op(do, w) == [do |-> do, w |-> w, f |-> 0, r |-> 0, n |-> 0, claim |-> FALSE, due |-> FALSE, park |-> FALSE, keep |-> FALSE, res |-> "", tok |-> NoToken, to |-> {}, v |-> Nobody, ok |-> TRUE]
 
 Matches(op, d) ==
   CASE op.do = "insert" -> d.st = "absent"
@@ -99,6 +107,10 @@ Matches(op, d) ==
     [] op.do = "rerun" -> d.seq < op.n /\ Terminal(d) /\ (d.payload \/ CanRunAgain(d))
     [] op.do = "rerun_published" -> d.again /\ CanRunAgain(d)
     [] op.do = "sweep" -> d.st = "claimed" /\ d.own = op.v
+    [] op.do = "overdue" -> d.st = "waiting" /\ ~d.due
+    [] op.do = "park" -> d.st = "waiting" /\ ~d.cancel
+    [] op.do = "unpark" -> d.parked
+    [] op.do = "tell" -> ~d.cancel /\ (IF op.res = "paused" THEN d.st = "waiting" /\ d.due ELSE d.st \in {"waiting", "claimed"})
     [] OTHER -> FALSE
 
 Replied(d, r) == [d EXCEPT !.to = @ \cup {r},
@@ -109,13 +121,15 @@ Replied(d, r) == [d EXCEPT !.to = @ \cup {r},
 Changed(op, d) ==
   CASE op.do = "insert" ->
          [Absent EXCEPT !.st = IF op.claim THEN "claimed" ELSE "waiting", !.own = IF op.claim THEN op.w ELSE Nobody,
-                        !.f = IF op.claim THEN 1 ELSE 0, !.due = ~op.claim, !.to = {op.r}, !.payload = TRUE]
+                        !.f = IF op.claim THEN 1 ELSE 0, !.due = ~op.claim /\ ~op.park, !.parked = op.park, !.to = {op.r}, !.payload = TRUE]
     [] op.do = "merge" ->
-         [d EXCEPT !.st = "claimed", !.own = op.w, !.f = @ + 1, !.due = FALSE, !.to = @ \cup {op.r}, !.payload = TRUE, !.expires = FALSE]
+         [d EXCEPT !.st = IF op.claim THEN "claimed" ELSE "waiting", !.own = IF op.claim THEN op.w ELSE Nobody, !.f = @ + 1,
+                   !.due = ~op.claim /\ (~op.park \/ d.cancel), !.parked = op.park, !.to = @ \cup {op.r}, !.payload = TRUE, !.expires = FALSE]
     [] op.do = "adopt" -> [d EXCEPT !.f = IF Keeps("adopt raises the fence") THEN @ + 1 ELSE @]
-    [] op.do = "take" -> [d EXCEPT !.st = "claimed", !.own = op.w, !.f = IF Keeps("take raises the fence") THEN @ + 1 ELSE @, !.due = FALSE]
+    [] op.do = "take" -> [d EXCEPT !.st = "claimed", !.own = op.w, !.f = IF Keeps("take raises the fence") THEN @ + 1 ELSE @,
+                                !.due = FALSE, !.parked = FALSE]
     [] op.do = "mark" -> [d EXCEPT !.called = TRUE]
-    [] op.do = "wait" -> [d EXCEPT !.st = "waiting", !.own = Nobody, !.due = op.due, !.called = op.keep /\ @]
+    [] op.do = "wait" -> [d EXCEPT !.st = "waiting", !.own = Nobody, !.due = op.due /\ ~op.park, !.parked = op.park, !.called = op.keep /\ @]
     [] op.do = "finish" -> [d EXCEPT !.st = op.res, !.out = op.tok, !.payload = op.res # "succeeded"]
     [] op.do = "clear" -> [d EXCEPT !.out = NoToken, !.expires = TRUE]
     [] op.do = "reply" -> Replied(IF d.st = "absent" THEN Stub ELSE d, op.r)
@@ -126,6 +140,10 @@ Changed(op, d) ==
     [] op.do = "rerun" -> [(IF CanRunAgain(d) THEN NextGeneration(d) ELSE [d EXCEPT !.again = TRUE]) EXCEPT !.seq = op.n]
     [] op.do = "rerun_published" -> NextGeneration(d)
     [] op.do = "sweep" -> [d EXCEPT !.st = "waiting", !.own = Nobody, !.due = TRUE, !.lost = @ + 1]
+    [] op.do = "overdue" -> [d EXCEPT !.due = TRUE]
+    [] op.do = "park" \/ (op.do = "tell" /\ op.res = "paused") -> [d EXCEPT !.due = FALSE, !.parked = TRUE]
+    [] op.do = "unpark" -> [d EXCEPT !.due = d.st = "waiting", !.parked = FALSE]
+    [] op.do = "tell" -> [d EXCEPT !.cancel = TRUE, !.due = d.st = "waiting"]
 
 Applied(op, d) == IF Matches(op, d) THEN Changed(op, d) ELSE d
 
@@ -136,6 +154,7 @@ WithRow(g, f, billed) == IF \E row \in ledger : row.g = g /\ row.f = f THEN ledg
 (* What a worker has in memory                                             *)
 (***************************************************************************)
 Even == [age |-> 0, even |-> 3]
+NoHalt == [st |-> "", seq |-> 0, told |-> FALSE]
 NoRecord == [r |-> 0, ph |-> "", ours |-> FALSE]
 Blank == [held |-> FALSE,      \* the registry has the id
           tasks |-> {},        \* claims on their way through the pipeline and the finisher
@@ -146,10 +165,12 @@ Blank == [held |-> FALSE,      \* the registry has the id
           sweeps |-> {},       \* owners that the sweep is about to put away
           asks |-> FALSE,      \* it asked for expired leases
           dead |-> Nobody,     \* whom it is about to declare dead
-          unmoved |-> TRUE]    \* whether that lease is as it was read
+          unmoved |-> TRUE,    \* whether that lease is as it was read
+          knows |-> NoHalt,    \* the mark, as it has learnt of it
+          drains |-> FALSE]    \* whether it knows that it is to end after its last call
 
 \* A claim as it is read back. `res` is how it will end without a call, "" where it is to be called.
-Task(d) == [g |-> d.g, f |-> d.f, ph |-> "ready", due |-> TRUE, keep |-> FALSE, called |-> d.called, to |-> d.to,
+Task(d) == [g |-> d.g, f |-> d.f, ph |-> "ready", due |-> TRUE, park |-> FALSE, keep |-> FALSE, called |-> d.called, to |-> d.to,
             res |-> IF d.cancel THEN "cancelled" ELSE IF d.lost >= MaxTakeovers THEN "dead"
                     ELSE IF AtMostOnce /\ d.called THEN "outcome_unknown" ELSE ""]
 
@@ -160,7 +181,7 @@ Runs(w) == mode[w] = "up"
 Reaches(w) == Runs(w) /\ db
 Healthy(w) == clock[w].age < 2
 Dead(v) == lease[v].st # "held"
-Lost(v) == mode[v] = "gone" \/ lease[v].st = "fenced"
+Lost(v) == (mode[v] = "gone" /\ v \in hurt) \/ lease[v].st = "fenced"
 MayDeclare(w) == Keeps("a gap forbids to declare") => clock[w].age <= 1 /\ clock[w].even >= 3
 
 With(w, m) == mem' = [mem EXCEPT ![w] = m]
@@ -173,8 +194,13 @@ Write(op, w, answered, doubtful) ==
   \/ spare.losses > 0 /\ doc' = Applied(op, doc) /\ With(w, doubtful) /\ spare' = [spare EXCEPT !.losses = @ - 1] /\ UNCHANGED late
   \/ spare.lates > 0 /\ late' = late \cup {op} /\ With(w, doubtful) /\ spare' = [spare EXCEPT !.lates = @ - 1] /\ UNCHANGED doc
 
+Halted(w) == mem[w].knows.st # ""
+Paused(w) == mem[w].knows.st = "paused"
+Parks(w) == Paused(w) /\ Scope = "batch"
+
 outside == <<mode, hurt, lease, clock, db>>
-inlets == <<committed, reader, handled>>
+marks == <<halt, passed>>
+inlets == <<committed, reader, handled, halt, passed>>
 
 (***************************************************************************)
 (* Reader and intake                                                       *)
@@ -185,13 +211,13 @@ Started(w, d) == [mem[w] EXCEPT !.tasks = @ \cup {Task(d)}, !.held = TRUE, !.rec
 
 Rebalance(w) ==
   /\ Runs(w) /\ reader # w
-  /\ \/ ~Runs(reader) /\ UNCHANGED spare
+  /\ \/ (~Runs(reader) \/ mem[reader].drains) /\ UNCHANGED spare
      \/ Runs(reader) /\ spare.rebalances > 0 /\ spare' = [spare EXCEPT !.rebalances = @ - 1]
   /\ reader' = w
-  /\ UNCHANGED <<doc, ledger, events, calls, outside, mem, committed, handled, late>>
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, mem, committed, handled, marks, late>>
 
 Fetch(w) ==
-  /\ Runs(w) /\ reader = w /\ mem[w].rec = NoRecord /\ committed < Records
+  /\ Runs(w) /\ ~mem[w].drains /\ reader = w /\ mem[w].rec = NoRecord /\ committed < Records
   /\ With(w, [(IF mem[w].held THEN [mem[w] EXCEPT !.rec.ph = "look"]
                ELSE [Registered(w) EXCEPT !.held = Keeps("an insert is registered")]) EXCEPT !.rec.r = committed + 1])
   /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late, spare>>
@@ -199,8 +225,8 @@ Fetch(w) ==
 Insert(w) ==
   /\ Reaches(w) /\ mem[w].rec.ph = "insert"
   /\ \E claim \in BOOLEAN :
-       /\ claim => Healthy(w) \/ ~Keeps("a claimed insert needs the lease")
-       /\ LET op == [Op("insert", w) EXCEPT !.r = mem[w].rec.r, !.claim = claim]
+       /\ claim => ~Paused(w) /\ (Healthy(w) \/ ~Keeps("a claimed insert needs the lease"))
+       /\ LET op == [Op("insert", w) EXCEPT !.r = mem[w].rec.r, !.claim = claim, !.park = Parks(w)]
               answer == IF ~Matches(op, doc) THEN "duplicate" ELSE IF claim THEN "claimed" ELSE "waiting"
           IN Write(op, w, [mem[w] EXCEPT !.rec.ph = answer], IF Keeps("an unknown insert is sent again") THEN mem[w] ELSE Durable(w))
   /\ UNCHANGED <<ledger, events, calls, outside, inlets>>
@@ -219,14 +245,14 @@ Look(w) ==
       again == [m EXCEPT !.rec.ph = IF m.rec.ours THEN "insert" ELSE "look"]
       reply == [Op("reply", w) EXCEPT !.r = m.rec.r]
       adopt == [Op("adopt", w) EXCEPT !.f = doc.f]
-      merge == [Op("merge", w) EXCEPT !.r = m.rec.r]
+      merge == [Op("merge", w) EXCEPT !.r = m.rec.r, !.claim = ~Paused(w), !.park = Parks(w)]
   IN
   /\ Reaches(w) /\ m.rec.ph = "look"
   /\ CASE doc.st \in {"absent", "announced"} /\ ~m.rec.ours /\ Keeps("a stub is no job") ->
             ~m.held /\ With(w, Registered(w)) /\ UNCHANGED <<doc, late, spare>>
        [] doc.st = "absent" -> With(w, again) /\ UNCHANGED <<doc, late, spare>>
        [] doc.st = "announced" /\ ~Keeps("a stub is no job") -> With(w, Durable(w)) /\ UNCHANGED <<doc, late, spare>>
-       [] doc.st = "announced" -> Healthy(w) /\ Write(merge, w, Started(w, Changed(merge, doc)), again)
+       [] doc.st = "announced" -> Healthy(w) /\ Write(merge, w, IF merge.claim THEN Started(w, Changed(merge, doc)) ELSE again, again)
        [] doc.st = "claimed" /\ doc.own = w /\ m.rec.ours /\ (m.rec.r \in doc.to \/ ~Keeps("an adopted job gets its reply")) ->
             IF Healthy(w) THEN Write(adopt, w, Started(w, Changed(adopt, doc)), again)
             ELSE With(w, Durable(w)) /\ UNCHANGED <<doc, late, spare>>
@@ -243,12 +269,15 @@ Commit(w) ==
   /\ Runs(w) /\ mem[w].rec.ph = "durable"
   /\ committed' = IF reader = w THEN mem[w].rec.r ELSE committed
   /\ With(w, [mem[w] EXCEPT !.rec = NoRecord])
-  /\ UNCHANGED <<doc, ledger, events, calls, outside, reader, handled, late, spare>>
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, reader, handled, marks, late, spare>>
 
 (***************************************************************************)
 (* Taker and audit                                                         *)
 (***************************************************************************)
+\* What is to end is taken under a pause, too.
 Take(w) ==
+  /\ Paused(w) => (doc.cancel \/ passed) /\ Keeps("what is to end is taken under a pause")
+  /\ ~mem[w].drains
   /\ Reaches(w) /\ doc.st = "waiting" /\ doc.due /\ ~mem[w].held /\ mem[w].taken = 0
   /\ Healthy(w) \/ ~Keeps("a take needs the lease")
   /\ LET op == Op("take", w)
@@ -264,6 +293,17 @@ Taken(w) ==
      \/ /\ spare.losses > 0 /\ spare' = [spare EXCEPT !.losses = @ - 1]
         /\ With(w, [mem[w] EXCEPT !.held = FALSE, !.taken = 0])
   /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late>>
+
+\* What is due and of a paused batch is put aside. It is not modelled that a park and an `Overdue` chase each other.
+Park(w) ==
+  /\ Reaches(w) /\ Parks(w) /\ ~mem[w].drains /\ doc.due /\ ~passed /\ Matches(Op("park", w), doc)
+  /\ Write(Op("park", w), w, mem[w], mem[w])
+  /\ UNCHANGED <<ledger, events, calls, outside, inlets>>
+
+Overdue(w) ==
+  /\ Reaches(w) /\ ~mem[w].drains /\ passed /\ Matches(Op("overdue", w), doc) /\ Keeps("overdue makes due")
+  /\ Write(Op("overdue", w), w, mem[w], mem[w])
+  /\ UNCHANGED <<ledger, events, calls, outside, inlets>>
 
 AuditRead(w) ==
   /\ SlowReads /\ Reaches(w) /\ Healthy(w) /\ doc.st = "claimed" /\ doc.own = w /\ mem[w].unheld # doc.f
@@ -301,7 +341,14 @@ Mark(w, t) ==
   /\ Write(op, w, IF Matches(op, doc) THEN marked ELSE Dropped(w, t), IF Keeps("an unknown mark is sent again") THEN mem[w] ELSE marked)
   /\ UNCHANGED <<ledger, events, calls, outside, inlets>>
 
+\* Directly before each call of a job, the first and those after an error.
+MayCall(w) ==
+  /\ ~Halted(w) \/ ~Keeps("a call looks at the halts")
+  /\ ~mem[w].drains \/ ~Keeps("a call looks at the drain")
+  /\ ~passed \/ ~Keeps("a call looks at the deadline")
+
 Call(w, t) ==
+  /\ MayCall(w)
   /\ Runs(w) /\ t.res = "" /\ t.ph = IF AtMostOnce /\ Keeps("at most once is marked") THEN "marked" ELSE "ready"
   /\ Healthy(w) \/ ~Keeps("a call needs the lease")
   /\ With(w, Moved(w, t, [t EXCEPT !.ph = "calling"]))
@@ -324,13 +371,26 @@ Error(w, t) ==
 
 \* The mark was made, then the lease came into doubt: surely nothing was sent.
 Doubt(w, t) ==
-  /\ Runs(w) /\ ~Healthy(w) /\ t.ph = "marked"
-  /\ With(w, Moved(w, t, [t EXCEPT !.ph = "back"]))
+  /\ Runs(w) /\ (~Healthy(w) \/ Paused(w) \/ mem[w].drains) /\ t.ph = "marked"
+  /\ With(w, Moved(w, t, [t EXCEPT !.ph = "back", !.park = Parks(w)]))
   /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late, spare>>
 
-\* The owner finds the mark of a cancel; a running call is stopped, and its spend estimated.
+\* What is ready and paused is laid down, unless it is to end.
+LayDown(w, t) ==
+  /\ Runs(w) /\ Paused(w) /\ t.ph = "ready" /\ t.res # "cancelled"
+  /\ ~passed \/ ~Keeps("a pause lets the overdue end")
+  /\ With(w, Moved(w, t, [t EXCEPT !.ph = "back", !.park = Parks(w), !.keep = t.called]))
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late, spare>>
+
+Expire(w, t) ==
+  /\ Runs(w) /\ passed /\ t.ph \in {"ready", "marked"} /\ t.res = ""
+  /\ With(w, Moved(w, t, [t EXCEPT !.ph = "ended", !.res = "expired"]))
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late, spare>>
+
+\* The owner finds the mark of a cancel, or knows that the batch is stopped; a running call is stopped, and its spend estimated.
 SeeCancel(w, t) ==
-  /\ Reaches(w) /\ doc.cancel /\ doc.st = "claimed" /\ doc.own = w
+  /\ Reaches(w)
+  /\ (doc.cancel /\ doc.st = "claimed" /\ doc.own = w) \/ (mem[w].knows.st = "cancelled" /\ Keeps("who comes into a stopped batch ends"))
   /\ \/ t.ph \in {"ready", "marked", "calling"} /\ t.res # "cancelled"
      \/ t.ph = "ended" /\ t.res = "succeeded" /\ ~Keeps("an outcome is frozen")
   /\ ledger' = IF t.ph = "calling" THEN WithRow(t.g, t.f, FALSE) ELSE ledger
@@ -339,13 +399,13 @@ SeeCancel(w, t) ==
 
 \* A worker that shuts down puts back what is ready and not started; `called` is taken off only where surely nothing was sent.
 HandBack(w, t) ==
-  /\ Runs(w) /\ t.ph = "ready" /\ spare.handbacks > 0
-  /\ spare' = [spare EXCEPT !.handbacks = @ - 1]
+  /\ Runs(w) /\ t.ph = "ready"
+  /\ IF mem[w].drains THEN UNCHANGED spare ELSE spare.handbacks > 0 /\ spare' = [spare EXCEPT !.handbacks = @ - 1]
   /\ With(w, Moved(w, t, [t EXCEPT !.ph = "back", !.keep = t.called /\ Keeps("a hand-back keeps called")]))
   /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late>>
 
 PutBack(w, t) ==
-  LET op == [Op("wait", w) EXCEPT !.f = t.f, !.due = t.due, !.keep = t.keep]
+  LET op == [Op("wait", w) EXCEPT !.f = t.f, !.due = t.due, !.park = t.park, !.keep = t.keep]
       marked == doc.st = "claimed" /\ Mine(doc, w, t.f) /\ ~Matches(op, doc)
   IN
   /\ Reaches(w) /\ t.ph = "back"
@@ -404,28 +464,56 @@ Republish(w) ==
 (***************************************************************************)
 (* Control: handled at least once, acknowledged once the write is known    *)
 (***************************************************************************)
+Halting == [pause |-> "paused", resume |-> "", stop |-> "cancelled"]
+Halts(op) == op.do = "halt" /\ (halt.seq < op.n \/ ~Keeps("a halt compares the offset"))
+Marked(op) == IF Halts(op) THEN [st |-> op.res, seq |-> op.n, told |-> FALSE] ELSE halt
+
 Handle(w) ==
   LET n == handled + 1
       op == CASE Control[n] = "cancel" -> [Op("cancel", w) EXCEPT !.n = n]
               [] Control[n] = "rerun" -> [Op("rerun", w) EXCEPT !.n = n]
               [] Control[n] = "reply" -> [Op("reply", w) EXCEPT !.r = Records + n]
+              [] OTHER -> [Op("halt", w) EXCEPT !.n = n, !.res = Halting[Control[n]]]
   IN
   /\ Reaches(w) /\ handled < Len(Control)
   /\ Control[n] = "rerun" => Terminal(doc) \/ doc.seq >= n \* who asks for it has seen the result, or the record comes again
-  /\ \/ /\ doc' = Applied(op, doc) /\ handled' = n /\ UNCHANGED <<late, spare>>
+  /\ \/ /\ doc' = Applied(op, doc) /\ halt' = Marked(op) /\ handled' = n /\ UNCHANGED <<late, spare>>
         /\ With(w, IF Control[n] = "reply" /\ Terminal(doc)
                    THEN [mem[w] EXCEPT !.pubs = @ \cup {Publication(Changed(op, doc))}] ELSE mem[w])
      \/ /\ spare.losses > 0 /\ spare' = [spare EXCEPT !.losses = @ - 1]
-        /\ doc' = Applied(op, doc) /\ UNCHANGED <<handled, late, mem>>
+        /\ doc' = Applied(op, doc) /\ halt' = Marked(op) /\ UNCHANGED <<handled, late, mem>>
      \/ /\ spare.lates > 0 /\ spare' = [spare EXCEPT !.lates = @ - 1]
-        /\ late' = late \cup {op} /\ UNCHANGED <<doc, handled, mem>>
-  /\ UNCHANGED <<ledger, events, calls, outside, committed, reader>>
+        /\ late' = late \cup {op} /\ UNCHANGED <<doc, halt, handled, mem>>
+  /\ UNCHANGED <<ledger, events, calls, outside, committed, reader, passed>>
 
 \* What was to be run again as soon as its result is out.
 RerunPublished(w) ==
   LET op == Op("rerun_published", w) IN
   /\ Reaches(w) /\ Matches(op, doc)
   /\ Write(op, w, mem[w], mem[w])
+  /\ UNCHANGED <<ledger, events, calls, outside, inlets>>
+
+(***************************************************************************)
+(* Halts: every worker looks for them every second                         *)
+(***************************************************************************)
+Learn(w) ==
+  /\ Reaches(w) /\ mem[w].knows # halt
+  /\ With(w, [mem[w] EXCEPT !.knows = halt])
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late, spare>>
+
+\* Documents of the batch are told, then it is noted that they are.
+TellDocuments(w) ==
+  LET op == [Op("tell", w) EXCEPT !.res = mem[w].knows.st] IN
+  /\ Reaches(w) /\ Halted(w) /\ ~mem[w].knows.told /\ Scope = "batch"
+  /\ \/ doc' = Applied(op, doc) /\ UNCHANGED <<late, spare>>
+     \/ spare.lates > 0 /\ spare' = [spare EXCEPT !.lates = @ - 1] /\ late' = late \cup {op} /\ UNCHANGED doc
+  /\ halt' = IF halt.seq = mem[w].knows.seq /\ spare' = spare THEN [halt EXCEPT !.told = TRUE] ELSE halt
+  /\ UNCHANGED <<mem, ledger, events, calls, outside, committed, reader, handled, passed>>
+
+\* What was put aside becomes due as long as the batch is not paused: some put it aside who did not know yet.
+Unpark(w) ==
+  /\ Reaches(w) /\ ~Paused(w) /\ doc.parked /\ Keeps("the parked are looked for")
+  /\ Write(Op("unpark", w), w, mem[w], mem[w])
   /\ UNCHANGED <<ledger, events, calls, outside, inlets>>
 
 (***************************************************************************)
@@ -529,6 +617,21 @@ Exit(w) ==
   /\ clock' = [clock EXCEPT ![w] = Even]
   /\ UNCHANGED <<doc, ledger, events, calls, hurt, lease, db, inlets, late, spare>>
 
+\* It learns of it with a renewal: reads and takes nothing more, and ends once its last call is over and everything else is handed back.
+Drain(w) ==
+  /\ Reaches(w) /\ spare.drains > 0 /\ ~mem[w].drains
+  /\ spare' = [spare EXCEPT !.drains = @ - 1]
+  /\ With(w, [mem[w] EXCEPT !.drains = TRUE])
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, inlets, late>>
+
+Leave(w) ==
+  /\ Reaches(w) /\ mem[w].drains /\ mem[w].rec = NoRecord /\ mem[w].taken = 0 /\ mem[w].pubs = {}
+  /\ mem[w].tasks = {} \/ (~Keeps("who drains hands back") /\ \A t \in mem[w].tasks : t.ph = "ready")
+  /\ mode' = [mode EXCEPT ![w] = "gone"] /\ Forgets(w)
+  /\ lease' = [lease EXCEPT ![w] = [st |-> "none", left |-> 0]]
+  /\ clock' = [clock EXCEPT ![w] = Even]
+  /\ UNCHANGED <<doc, ledger, events, calls, hurt, db, inlets, late, spare>>
+
 Pause(w) ==
   /\ Runs(w) /\ spare.pauses > 0
   /\ spare' = [spare EXCEPT !.pauses = @ - 1]
@@ -557,12 +660,17 @@ Executed ==
        /\ late' = late \ {op}
        /\ IF op.do = "fence" THEN lease' = Fenced(op) /\ UNCHANGED doc
           ELSE doc' = Applied(op, doc) /\ UNCHANGED lease
-  /\ UNCHANGED <<ledger, events, calls, mode, hurt, clock, mem, db, inlets, spare>>
+       /\ halt' = Marked(op)
+  /\ UNCHANGED <<ledger, events, calls, mode, hurt, clock, mem, db, committed, reader, handled, passed, spare>>
 
 FallDue ==
-  /\ doc.st = "waiting" /\ ~doc.due
+  /\ doc.st = "waiting" /\ ~doc.due /\ ~doc.parked
   /\ doc' = [doc EXCEPT !.due = TRUE]
   /\ UNCHANGED <<ledger, events, calls, outside, mem, inlets, late, spare>>
+
+Passes ==
+  /\ Deadline /\ ~passed /\ passed' = TRUE
+  /\ UNCHANGED <<doc, ledger, events, calls, outside, mem, committed, reader, handled, halt, late, spare>>
 
 (***************************************************************************)
 (* The whole                                                               *)
@@ -575,32 +683,36 @@ Init ==
   /\ clock = [w \in Workers |-> Even]
   /\ mem = [w \in Workers |-> Blank]
   /\ db = TRUE
-  /\ committed = 0 /\ reader \in Workers \ Unborn /\ handled = 0
+  /\ committed = 0 /\ reader \in Workers \ Unborn /\ handled = 0 /\ halt = NoHalt /\ passed = FALSE
   /\ late = {}
   /\ spare = [crashes |-> Crashes, pauses |-> Pauses, outages |-> Outages, losses |-> Losses, lates |-> Lates,
-              errors |-> Errors, rebalances |-> Rebalances, handbacks |-> HandBacks]
+              errors |-> Errors, rebalances |-> Rebalances, handbacks |-> HandBacks, drains |-> Drains]
 
 Intake(w) == Fetch(w) \/ Insert(w) \/ Inserted(w) \/ Look(w) \/ Commit(w)
 Work(w) == \E t \in mem[w].tasks :
-  Admit(w, t) \/ Mark(w, t) \/ Call(w, t) \/ Answer(w, t) \/ Doubt(w, t) \/ PutBack(w, t) \/ Finish(w, t)
+  Admit(w, t) \/ Mark(w, t) \/ Call(w, t) \/ Answer(w, t) \/ Doubt(w, t) \/ LayDown(w, t) \/ Expire(w, t)
+  \/ PutBack(w, t) \/ Finish(w, t) \/ (mem[w].drains /\ HandBack(w, t))
 Publish(w) == \E p \in mem[w].pubs : Row(w, p) \/ Tell(w, p) \/ Clear(w, p)
 Stop(w) == \E t \in mem[w].tasks : SeeCancel(w, t)
-Chance(w) == Rebalance(w) \/ Crash(w) \/ Pause(w) \/ \E t \in mem[w].tasks : Error(w, t) \/ HandBack(w, t)
+HaltedWork(w) == Park(w) \/ Overdue(w) \/ TellDocuments(w) \/ Unpark(w) \/ Leave(w)
+Chance(w) == Rebalance(w) \/ Crash(w) \/ Pause(w) \/ Drain(w) \/ \E t \in mem[w].tasks : Error(w, t) \/ HandBack(w, t)
 
 Next ==
-  \/ Tick \/ Outage \/ Restore \/ Executed \/ FallDue
+  \/ Tick \/ Outage \/ Restore \/ Executed \/ FallDue \/ Passes
   \/ \E w \in Workers :
        \/ Intake(w) \/ Take(w) \/ Taken(w) \/ AuditRead(w) \/ Adopt(w) \/ Work(w) \/ Publish(w) \/ Stop(w) \/ Republish(w) \/ Handle(w)
-       \/ RerunPublished(w)
+       \/ RerunPublished(w) \/ Learn(w) \/ HaltedWork(w)
        \/ Start(w) \/ StartLate(w) \/ Ask(w) \/ Find(w) \/ Fence(w) \/ SweepRead(w) \/ Sweep(w) \/ Exit(w) \/ Resume(w) \/ Chance(w)
 
 \* What a worker does of itself; that it does something of it, while it can, is all that is asked of it.
 Progress(w) ==
   \/ Intake(w) \/ Take(w) \/ Taken(w) \/ Adopt(w) \/ Work(w) \/ Publish(w) \/ Stop(w) \/ Republish(w) \/ Handle(w) \/ RerunPublished(w)
-  \/ Start(w) \/ Fence(w) \/ Sweep(w) \/ Exit(w) \/ (Rebalance(w) /\ ~Runs(reader))
+  \/ Start(w) \/ Fence(w) \/ Sweep(w) \/ Exit(w) \/ (Rebalance(w) /\ (~Runs(reader) \/ mem[reader].drains)) \/ HaltedWork(w)
 
 \* Nothing is said of faults, of late writes and of the end of a pause: they may come or not. For models with `SlowReads = FALSE`.
-Fairness == WF_vars(Tick) /\ WF_vars(Restore) /\ WF_vars(FallDue) /\ \A w \in Workers : WF_vars(Progress(w))
+Fairness ==
+  /\ WF_vars(Tick) /\ WF_vars(Restore) /\ WF_vars(FallDue) /\ WF_vars(Passes)
+  /\ \A w \in Workers : WF_vars(Progress(w)) /\ WF_vars(Learn(w))
 
 Safe == Init /\ [][Next]_vars
 Spec == Safe /\ Fairness
@@ -656,6 +768,15 @@ OneEnd == [][Terminal(doc) => doc'.g > doc.g \/ (doc'.g = doc.g /\ Content(doc')
 OnlyTheExpiredAreFenced == [][\A v \in Workers : lease[v].st = "held" /\ lease'[v].st = "fenced" => lease[v].left = 0]_vars
 OnlyTheHurtAreSwept == [][doc'.lost > doc.lost => doc.own \in hurt]_vars
 TheDeadDoNotCall == [][\A c \in calls' \ calls : lease[c.w].st = "held"]_vars
+
+\* No call begins on a worker that knows of a halt, or that it is to end, nor after the deadline.
+NoCallUnderAHalt == [][\A c \in calls' \ calls : ~Halted(c.w) /\ ~mem[c.w].drains]_vars
+NoCallAfterTheDeadline == [][calls' \ calls # {} => ~passed]_vars
+
+\* What is ready and overdue is not put back to wait: it ends.
+TheOverdueDoNotWait ==
+  [][passed /\ Drains = 0 /\ HandBacks = 0 =>
+       \A w \in Workers : \A t \in mem[w].tasks : t.ph = "ready" => ~\E u \in mem'[w].tasks : u.f = t.f /\ u.ph = "back"]_vars
 
 EveryJobEnds == <>[](Terminal(doc) /\ doc.out = NoToken /\ committed = Records /\ handled = Len(Control) /\ ~doc.again)
 =============================================================================

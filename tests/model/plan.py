@@ -28,6 +28,7 @@ SCENARIOS: Sequence[Scenario] = tuple(
             *("crashes", "retries", "pauses", "outages", "slow-audits", "deaths", "starts", "duplicates", "rebalances"),
             *("control", "cancels", "replies", "reruns", "at-most-once"),
             *("ends-crashes", "ends-lates", "ends-pauses", "ends-outages", "ends-duplicates", "ends-control"),
+            *("halts", "ends-halts", "ends-late-halts", "ends-stops", "ends-deadlines", "ends-tenants", "ends-drains"),
         ),
         "Quotas": (
             *("losses", "crashes", "pauses", "estimates", "returns", "quiet"),
@@ -80,6 +81,17 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("rerun stays the expiry", "jobs-cancels", "NothingExpiresEarly"),
     Mutation("a new reply stays the expiry", "jobs-replies", "NothingExpiresEarly"),
     Mutation("an adopted job gets its reply", "jobs-duplicates", "NothingIsLost"),
+    # halts, deadlines, drains
+    Mutation("a call looks at the halts", "jobs-halts", "NoCallUnderAHalt"),
+    Mutation("a halt compares the offset", "jobs-ends-late-halts", "EveryJobEnds"),
+    Mutation("the parked are looked for", "jobs-ends-halts", "EveryJobEnds"),
+    Mutation("who comes into a stopped batch ends", "jobs-ends-stops", "EveryJobEnds"),
+    Mutation("what is to end is taken under a pause", "jobs-ends-tenants", "EveryJobEnds"),
+    Mutation("a pause lets the overdue end", "jobs-ends-deadlines", "TheOverdueDoNotWait"),
+    Mutation("overdue makes due", "jobs-ends-deadlines", "EveryJobEnds"),
+    Mutation("a call looks at the deadline", "jobs-ends-deadlines", "NoCallAfterTheDeadline"),
+    Mutation("a call looks at the drain", "jobs-ends-drains", "NoCallUnderAHalt"),
+    Mutation("who drains hands back", "jobs-ends-drains", "OnlyTheHurtAreSwept"),
     # `execution: at_most_once`
     Mutation("at most once is marked", "jobs-at-most-once", "AtMostOnceIsOnce"),
     Mutation("a hand-back keeps called", "jobs-at-most-once", "AtMostOnceIsOnce"),
