@@ -121,6 +121,16 @@ class Account:
         self.used_tokens -= tokens
         self.used_usd -= usd
 
+    def recall(self, entry: Amounts, told: Told) -> None:
+        """Go on from what the book says of us: this window was over and forgotten, then the clock was set back."""
+        self.used_requests += entry.requests
+        self.used_tokens += entry.tokens
+        self.used_usd += entry.usd
+        self.spent_tokens += told.spent.tokens
+        self.spent_usd += told.spent.usd
+        self.passed_over += told.passed_over
+        self.written, self.told, self.entered = entry, told, True
+
     # -- chunks --------------------------------------------------------------------------------------------------------
     @property
     def used(self) -> Amounts:

@@ -8,7 +8,7 @@ from broker.events import Events
 from broker.limits import Limit, Rulebook
 from workers.quota.account import Account
 from workers.quota.alerts import noticing
-from workers.quota.book import NOTHING, Amounts, Book, extended
+from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Book, extended
 from workers.quota.protocol import Books, Key
 from workers.stores.protocol import StoreUnknownError
 
@@ -60,7 +60,7 @@ class Entries:
 
     async def _try_extend(self, account: Account, need: Amounts) -> bool | None:
         """Read the book and write it with a larger entry, or note that jobs wait; None: another worker was faster."""
-        book = await self.read_or_begin(account)
+        book = await self._read(account)
         if self.incarnation in book.shut:
             account.shut = True
             account.grant(account.used)
@@ -100,13 +100,21 @@ class Entries:
                 for _ in range(_TRIES):
                     if account.entered or account.shut:
                         return
-                    book = await self.read_or_begin(account)
+                    book = await self._read(account)
                     account.shut = self.incarnation in book.shut
                     if not account.shut:
                         await self._enter(account, book, account.entry)
             except StoreUnknownError as error:
                 self._events.warning("quota.unknown", key=account.key.wait_key, reason=str(error))
             account.entered = True
+
+    async def _read(self, account: Account) -> Book:
+        """The book for who holds the lock; where it has an entry of ours of which the account knows nothing, the account goes on from that."""
+        book = await self.read_or_begin(account)
+        entry = book.grants.get(self.incarnation, NOTHING)
+        if account.written == NOTHING != entry:
+            account.recall(entry, book.told.get(self.incarnation, NOTHING_TOLD))
+        return book
 
     async def read_or_begin(self, account: Account) -> Book:
         """The book; where there is none yet, one that knows what the ledger says of this window."""
@@ -129,7 +137,7 @@ class Entries:
                 if account.shut or account.known:
                     account.changed = False
                     return
-                book = await self.read_or_begin(account)
+                book = await self._read(account)
                 if self.incarnation in book.shut:
                     account.shut = True
                     return

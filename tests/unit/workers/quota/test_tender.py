@@ -264,6 +264,21 @@ async def test_days_that_are_over_are_forgotten() -> None:
     assert worker.holds.accounts == {}
 
 
+async def test_a_window_that_is_over_and_forgotten_goes_on_from_its_book_when_the_clock_is_set_back() -> None:
+    books = MemoryBooks()
+    worker = Worker(books, "w1", per="minute", requests=4)
+    for _ in range(3):
+        assert await worker.use(5)
+    for seconds in (61, IDLE_S, IDLE_S):
+        await worker.tend(seconds)
+    assert worker.holds.accounts == {}
+    worker.now -= timedelta(seconds=70)
+    assert [await worker.use(5) for _ in range(2)] == [True, False]
+    await worker.tend(IDLE_S)
+    [book] = books.books.values()
+    assert (book.taken().requests, book.spent) == (4, Amounts(4, 20, 4 * CENT))
+
+
 async def test_without_limits_nothing_is_asked() -> None:
     worker = Worker(NoBooks(), "w1")
     worker.holds = Holds(Rulebook([], {}), worker.books, "w1")
