@@ -47,7 +47,7 @@ class _Putting:
 
 
 class Finisher:
-    """Writes outcomes in batches.
+    """Writes outcomes in batches; those of the first priority apart, so that they do not wait until the others are written and told.
 
     Args:
         store: Where jobs live.
@@ -72,17 +72,19 @@ class Finisher:
         self._failpoints = failpoints
         self._ready = ready
         self._endings: Batcher[_Ending] = Batcher(self._finish)
+        self._first_endings: Batcher[_Ending] = Batcher(self._finish)
         self._puttings: Batcher[_Putting] = Batcher(self._put_back)
         self._events = Events("worker.finisher")
 
     def __len__(self) -> int:
         """How many outcomes are not written yet; whoever starts jobs heeds it, because these are claimed still."""
-        return len(self._endings) + len(self._puttings)
+        return len(self._first_endings) + len(self._endings) + len(self._puttings)
 
     def finish(self, claim: Claim, finish: Finish, fenced: Callable[[], None] = lambda: None) -> None:
         """End a job; from here on its outcome is frozen. `fenced` is called where another worker has it by now."""
         patience_s = min(finish.result["timing"]["total_ms"] / 1000 * DELAY_SHARE, LONGEST_DELAY_S)
-        self._endings.add(_Ending(claim, finish, fenced), patience_s)
+        endings = self._first_endings if claim.priority == self._ready.first else self._endings
+        endings.add(_Ending(claim, finish, fenced), patience_s)
 
     def wait(self, waiting: Waiting, cancelled: Callable[[], None]) -> None:
         """Put a job back to wait; `cancelled` is called instead where a cancel came meanwhile."""
@@ -91,12 +93,13 @@ class Finisher:
     async def run(self) -> None:
         """Write for ever; cancel it after `flush`."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._endings.run())
-            group.create_task(self._puttings.run())
+            for batcher in (self._first_endings, self._endings, self._puttings):
+                group.create_task(batcher.run())
 
     async def flush(self) -> None:
         """Wait until all outcomes are known."""
         await self._puttings.flush()
+        await self._first_endings.flush()
         await self._endings.flush()
 
     async def _finish(self, batch: list[_Ending]) -> None:

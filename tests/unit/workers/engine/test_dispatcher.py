@@ -1,6 +1,7 @@
 """What starts, what ends without a start, and what a worker that ends has not started."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -12,11 +13,11 @@ from broker.telemetry import Telemetry
 from schemas.codes import Code
 from tests.builders import Bench, an_answer, one_after_another, some_hands, some_settings
 from tests.virtual_time import run
-from workers.engine.dispatcher import Dispatcher
+from workers.engine.dispatcher import STARTS, Dispatcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
 from workers.stores.control import Halt, HaltKind
-from workers.stores.protocol import Claim, State
+from workers.stores.protocol import Claim, Fate, Finish, State
 from workers.transports.memory import Outcome
 from workers.transports.protocol import Call
 
@@ -100,6 +101,55 @@ def test_outcomes_that_wait_to_be_written_do_not_keep_a_few_slots_from_working()
         return len(desk.bench.transport.calls)
 
     assert run(life()) == 40
+
+
+async def test_jobs_start_a_few_at_a_time_so_that_what_is_urgent_has_its_turn() -> None:
+    turn, starts = 0, list[int]()
+
+    async def note(_: Call) -> Outcome:
+        starts.append(turn)
+        return an_answer()
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while len(starts) < 50:
+            turn += 1
+            await asyncio.sleep(0)
+
+    desk = Desk(Bench(note, some_settings(worker={"slots": 100})))
+    for number in range(50):
+        await desk.claims(id=f"acme/{number}", job_id=str(number), uid=str(number))
+    counting = asyncio.create_task(count_turns())
+    await desk.live(0.5)
+    await counting
+    assert max(map(starts.count, starts)) == STARTS
+
+
+def test_what_the_first_priority_awaits_is_written_while_a_write_of_others_is_away() -> None:
+    async def life() -> tuple[list[str], Desk]:
+        desk = Desk(Bench(one_after_another(an_answer())))
+        store, go_on = desk.bench.store, asyncio.Event()
+        finish, written = store.finish, list[str]()
+
+        async def slow(finishes: Sequence[Finish], token: str) -> list[Fate]:
+            if any(one.id == "acme/slow" for one in finishes):
+                await go_on.wait()
+            written.extend(one.id for one in finishes)
+            return await finish(finishes, token)
+
+        store.finish = slow  # type: ignore[method-assign]
+        await desk.claims(id="acme/slow", job_id="slow", uid="1", priority="normal")
+        living = asyncio.create_task(desk.live(2))
+        await asyncio.sleep(0.5)
+        await desk.claims(id="acme/quick", job_id="quick", uid="2", priority="interactive")
+        await asyncio.sleep(0.5)
+        go_on.set()
+        await living
+        return written, desk
+
+    written, desk = run(life())
+    assert written == ["acme/quick", "acme/slow"]
+    assert [desk.state(name)[0] for name in ("quick", "slow")] == ["succeeded"] * 2
 
 
 @pytest.mark.parametrize("called", [True, False])
