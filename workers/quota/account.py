@@ -30,6 +30,7 @@ class Account:
 
     def __init__(self, key: Key, applied: Applied, hunger: Hunger, freed: Callable[[], None]) -> None:
         self.key = key
+        self.id = key.id
         self.hunger = hunger  # who was refused, in this window or in others of the same limit
         self.lasting = key.per != "concurrent"  # what is settled stays used
         self.gone = False  # there is no such limit any more

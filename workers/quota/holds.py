@@ -153,16 +153,24 @@ class Holds:
         """What counts this job now: windows begin and end, and a clock may be set back; holds remember where they were taken."""
         same = self.rules.distinct(need)
         found = self._applying.get(same)
-        if found is not None and found.since <= now < found.until:
+        if found is None:
+            accounts = tuple(self.account(applied, now) for applied in self.rules.applying(need))
+        elif found.since <= now < found.until:
             return found
-        accounts = tuple(self.account(applied, now) for applied in self.rules.applying(need))
-        keys = [account.key.id for account in accounts if account.key.on_ledger]
+        else:
+            accounts = tuple(self._in_window(account, now) for account in found.accounts)
+        keys = [account.id for account in accounts if account.key.on_ledger]
         since = max((account.key.start for account in accounts), default=BEGINNING)
         until = min((account.key.end for account in accounts), default=END)
         if len(self._applying) >= _MOST_KNOWN:
             self._applying.clear()
         found = self._applying[same] = Applying(accounts, keys, since, until)
         return found
+
+    def _in_window(self, account: Account, now: datetime) -> Account:
+        """The same account, or that of the same limit in the window of now."""
+        known = account.key.start <= now < account.key.end and self.accounts.get(account.key) is account
+        return account if known else self.account(account.applied, now)
 
     def account(self, applied: Applied, now: datetime) -> Account:
         """The account of a limit in the window of now, made if it is not there."""
@@ -200,7 +208,8 @@ class Holds:
         for key in keys:
             del self.accounts[key]
         if keys:
-            self._applying.clear()
+            for same, applying in self._applying.items():  # it may name one of them, and a clock may be set back
+                self._applying[same] = applying._replace(until=BEGINNING)
             current = {key.wait_key for key in self.accounts}
             self._hungers = {
                 wait_key: hunger for wait_key, hunger in self._hungers.items() if hunger.waiting or wait_key in current
