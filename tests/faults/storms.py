@@ -75,6 +75,6 @@ SCENARIOS = (
         plain(2),
         _stop_and_go_on,
         struck(_PAUSES, LEAST_OPEN),
-        Terms(jobs=4_000, arrival_s=25, behaviour=_CALM),
+        Terms(jobs=5_500, arrival_s=45, behaviour=_CALM),  # what is left after the first pause is enough for another
     ),
 )
