@@ -47,6 +47,12 @@ class Told(NamedTuple):
 NOTHING_TOLD = Told()
 
 
+CLOSED = "closed"
+MOST_SHUT = 500
+"""So many closed incarnations are remembered: a book of a lifetime would grow for ever. One of before, stopped for as long as that, would be fenced
+and closed again."""
+
+
 class Alert(NamedTuple):
     """A threshold that is reached, as it was noticed; `told` once Kafka has its event."""
 
@@ -64,14 +70,14 @@ class Alert(NamedTuple):
 class Book:
     """One document: `closed` is what incarnations without an entry have spent, `grants` what the others were granted and did not give back.
 
-    `shut` are incarnations whose entry was closed and who never get another one; `waiting`: jobs may wait for room; `told` is what each incarnation
-    said of itself; `alerts` are those of this window, by threshold.
+    `shut` are incarnations whose entry was closed and who never get another one, the last of them at the end; `waiting`: jobs may wait for room;
+    `told` is what each incarnation said of itself, and under `CLOSED` what all closed ones let pass; `alerts` are those of this window, by threshold.
     """
 
     rev: int = 0
     closed: Amounts = NOTHING
     grants: Mapping[str, Amounts] = field(default_factory=dict)
-    shut: frozenset[str] = frozenset()
+    shut: tuple[str, ...] = ()
     waiting: bool = False
     told: Mapping[str, Told] = field(default_factory=dict)
     alerts: Mapping[str, Alert] = field(default_factory=dict)
@@ -107,10 +113,12 @@ class Book:
     def closing(self, owners: Collection[str], closed: Amounts) -> "Book":
         """The book without the entries of `owners`; `closed` is what the ledger says for all without an entry, these included."""
         grants = {owner: entry for owner, entry in self.grants.items() if owner not in owners}
-        gone = {owner: told._replace(spent=NOTHING) for owner, told in self.told.items() if owner in owners}
-        return replace(
-            self, closed=closed, grants=grants, shut=self.shut | frozenset(owners), told={**self.told, **gone}
-        )
+        gone = {owner for owner in self.told if owner in owners}
+        told = {owner: said for owner, said in self.told.items() if owner not in gone}
+        if passed_over := sum(self.told[owner].passed_over for owner in gone):
+            told[CLOSED] = Told(passed_over=passed_over + self.told.get(CLOSED, NOTHING_TOLD).passed_over)
+        shut = (*self.shut, *sorted(set(owners).difference(self.shut)))[-MOST_SHUT:]
+        return replace(self, closed=closed, grants=grants, shut=shut, told=told)
 
 
 class Ask(NamedTuple):

@@ -350,7 +350,7 @@ async def test_what_a_worker_spent_under_a_soft_limit_is_counted_though_it_died_
     await living.use()
     await living.tend(LOOK_AROUND_S)
     book = books.books[KEY]
-    assert (book.closed.requests, book.shut) == (3, {"w1"})
+    assert (book.closed.requests, book.shut) == (3, ("w1",))
 
 
 async def test_what_a_limit_lets_pass_though_it_is_used_up_is_counted_also_by_who_comes_late() -> None:
