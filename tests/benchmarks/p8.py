@@ -31,7 +31,7 @@ WATCHED_S = 10
 ROUNDS = 2
 FEW, MANY = 10_000, 1_000_000
 BATCH = 256
-TIMES = 40
+TIMES = 150
 SETTINGS = f"worker: {{slots: {SLOTS}, ready: {2 * SLOTS}, reserved_share: 0}}\n"
 
 
