@@ -8,7 +8,6 @@ from broker import kafka, mongo, topics
 from broker.errors import MongoMissing
 from broker.events import Events
 from broker.limits import Rulebook
-from broker.outputs import Outputs
 from broker.prices import Prices
 from broker.sending import Sending
 from broker.settings import Settings, effective
@@ -174,7 +173,7 @@ def _caller(  # noqa: PLR0917 what the stage that spends money depends on
         transport=TRANSPORTS[settings.transport](),
         gates=Gates(Random()),  # noqa: S311 jitter is no secret
         ratios=Ratios(),
-        outputs=Outputs(),
+        outputs=hands.ready.outputs,
         estimates=settings.estimates,
         telemetry=around.telemetry,
         failpoints=failpoints,

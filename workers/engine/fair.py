@@ -1,8 +1,8 @@
 """Which job is next: one rule, used between priorities and again between the tenants of each; no clock, no I/O.
 
-Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight, settling
-corrects by the difference; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline, then arrival. Every weight is above
-zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
+Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight, and the
+difference that settling finds is added to what is charged next; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline, then
+arrival. Every weight is above zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
 
 Who may come in is the other half of it: whoever fills the queue decides what there is to choose from. A priority may fill half of what the others
 leave free, a tenant half of what the others of its priority leave of that; so there is always room for one who comes anew. (Dynamic thresholds:
@@ -17,16 +17,27 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Shares:
-    """Virtual times of names that compete; those with something to do are active."""
+LEAST_SHARE = 0.01
+"""Of a job's estimate that it is charged at least, however much its name was charged too much before: who joins at the lowest time stands before it."""
 
-    __slots__ = ("_active", "_floor", "_heap", "_times")
+
+class Shares:
+    """Virtual times of names that compete; those with something to do are active.
+
+    The time of an active name never falls: whoever joined at the lowest one would wait until those that fell below it have come up again, and a
+    quiet tenant did so for a dozen jobs of a noisy one whose estimates were four times too high.
+    """
+
+    __slots__ = ("_active", "_floor", "_heap", "_owed", "_times")
 
     def __init__(self) -> None:
         self._times: dict[str, float] = {}
         self._active: set[str] = set()
         self._heap: list[tuple[float, str]] = []
         self._floor = 0.0
+        self._owed: dict[
+            str, float
+        ] = {}  # by active names: what their next jobs are charged more, or less where it is below zero
 
     def join(self, name: str) -> None:
         """Make a name active; one that was idle does not bring credit along."""
@@ -37,10 +48,24 @@ class Shares:
     def leave(self, name: str) -> None:
         """Make a name idle."""
         self._active.discard(name)
+        self.correct(name, self._owed.pop(name, 0.0))
 
     def charge(self, name: str, amount: float) -> None:
-        """Add what a name was served; negative where an estimate was too high."""
-        self._set(name, max(self._times.get(name, self._floor) + amount, 0.0))
+        """Add what a name is to be served."""
+        owed = self._owed.pop(name, 0.0)
+        due = max(amount + owed, LEAST_SHARE * amount)
+        if due > amount + owed:
+            self._owed[name] = amount + owed - due
+        self._set(name, self._times.get(name, self._floor) + due)
+
+    def correct(self, name: str, difference: float) -> None:
+        """Add what a name was served more than it was charged; negative where an estimate was too high."""
+        if name in self._active and difference < 0:
+            self._owed[name] = self._owed.get(name, 0.0) + difference
+        elif name in self._active:
+            self._set(name, self._times[name] + difference)
+        else:
+            self._times[name] = max(self._times.get(name, self._floor) + difference, 0.0)
 
     def lowest(self) -> str | None:
         """The active name with the lowest time, None if none is active."""
@@ -158,7 +183,8 @@ class FairQueue(Generic[Item]):
         tenants = self._priorities[priority]
         queue = tenants.queues[tenant]
         _, _, cost, item = heapq.heappop(queue)
-        self.correct(priority, tenant, cost)
+        tenants.shares.charge(tenant, cost / self._tenant_weight(tenant))
+        self._shares.charge(priority, cost / self._weights[priority])
         tenants.size -= 1
         self._size -= 1
         if not queue:
@@ -176,8 +202,8 @@ class FairQueue(Generic[Item]):
 
     def correct(self, priority: str, tenant: str, difference: float) -> None:
         """Charge a served tenant by the difference of true and estimated cost, in cost units."""
-        self._priorities[priority].shares.charge(tenant, difference / self._tenant_weight(tenant))
-        self._shares.charge(priority, difference / self._weights[priority])
+        self._priorities[priority].shares.correct(tenant, difference / self._tenant_weight(tenant))
+        self._shares.correct(priority, difference / self._weights[priority])
 
     def order(self, priority: str, tenants: Iterable[str]) -> list[str]:
         """Tenants by their right to be served next."""

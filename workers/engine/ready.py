@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.codec import Parsed, Refusal, parse
+from broker.outputs import Outputs
 from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.job import Job
@@ -21,6 +22,8 @@ WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 """Operations whose answers are not paid by the token."""
 
 
+TYPICAL = 50
+"""The percentile of the lengths of answers that is taken for a job's: of a share, too much is as wrong as too little."""
 ASSUMED_BYTES = 500_000
 """How large a payload is taken to be while none was seen: half of the largest."""
 SEEN = 1 / 16
@@ -51,6 +54,8 @@ class ReadyQueue:
         self._bytes = 0
         self._usual_bytes = float(min(ASSUMED_BYTES, self._bytes_limit))
         self._kept = timedelta(seconds=settings.expire_s)
+        self._tag = settings.estimates.tag
+        self.outputs = Outputs()
         self.priorities = [priority.name for priority in settings.priorities]
         self.first = self.priorities[0]
         self._by_id: dict[str, Ready] = {}
@@ -113,7 +118,7 @@ class ReadyQueue:
             message = f"not_before: jobs are kept for {self._kept}; {MEANING[Code.SCHEDULED_TOO_LATE]}"
             said = said._replace(job=None, refusal=Refusal(Code.SCHEDULED_TOO_LATE, message))
         size = len(claim.payload)
-        ready = Ready(claim, said, _cost(claim, said), deadline.timestamp(), size)
+        ready = Ready(claim, said, self._cost(claim, said), deadline.timestamp(), size)
         self._bytes += size
         self._usual_bytes = max(self._usual_bytes + SEEN * (size - self._usual_bytes), 1.0)
         priority = self._known(claim.priority)
@@ -158,6 +163,16 @@ class ReadyQueue:
         """Correct the estimate of a job that was served, in cost units."""
         self._fair.correct(self._known(ready.claim.priority), ready.claim.tenant, used - ready.cost)
 
+    def _cost(self, claim: Claim, parsed: Parsed) -> float:
+        """What a job will probably cost, in cost units: its bytes, and an output as long as those of late."""
+        input_units = len(claim.payload) / BYTES_PER_TOKEN
+        job = parsed.job
+        if job is None:
+            return input_units + OUTPUT_WEIGHT * ASSUMED_OUTPUT
+        tag = job.tags.get(self._tag, "") if self._tag is not None else ""
+        learned = self.outputs.estimate(claim.tenant, job.model, tag, TYPICAL)
+        return input_units + OUTPUT_WEIGHT * estimated_output(parsed.operation, job.body, learned)
+
     def oldest_s(self, priority: str, now: datetime) -> float:
         """How long the job of a priority that is next has waited since it arrived, in seconds."""
         ready = self._fair.peek(self._known(priority))
@@ -199,8 +214,3 @@ def estimated_output(operation: str, body: Mapping[str, object], learned: int | 
         return 0
     likely = ASSUMED_OUTPUT if learned is None else learned
     return min(output_limit(body) or likely, likely)
-
-
-def _cost(claim: Claim, parsed: Parsed) -> float:
-    body = parsed.job.body if parsed.job is not None else {}
-    return len(claim.payload) / BYTES_PER_TOKEN + OUTPUT_WEIGHT * estimated_output(parsed.operation, body)

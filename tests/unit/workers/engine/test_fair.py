@@ -132,6 +132,16 @@ def test_an_estimate_that_was_too_high_is_given_back() -> None:
     assert served(fair, 1) == ["a"]
 
 
+def test_who_comes_anew_is_next_though_others_were_charged_too_much_before() -> None:
+    fair = queue()
+    fill(fair, "a", 50, cost=10)
+    assert served(fair, 20) == ["a"] * 20
+    for number in range(15):
+        fair.correct("normal", "a", -8.0)
+        fill(fair, f"z{number}", 1, cost=10)
+        assert served(fair, 1) == ["z"]
+
+
 def test_the_order_of_tenants_is_that_of_their_times_and_unknown_ones_join_now() -> None:
     fair = queue()
     fill(fair, "a", 5)

@@ -10,7 +10,7 @@ import pytest
 from broker.codec import parse
 from broker.settings import Settings
 from schemas.codes import Code
-from workers.engine.ready import OUTPUT_WEIGHT, ReadyQueue, output_limit
+from workers.engine.ready import ASSUMED_OUTPUT, OUTPUT_WEIGHT, ReadyQueue, output_limit
 from workers.stores.protocol import Address, Claim
 
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
@@ -289,3 +289,15 @@ def test_how_many_fit_follows_the_sizes_that_come() -> None:
     for number in range(4):
         ready.accept(large(str(number)))
     assert ready.room() < 10
+
+
+def test_a_job_costs_what_answers_were_long_of_late() -> None:
+    ready = queue()
+    ready.accept(claim("before", tenant="a"))
+    for _ in range(20):
+        ready.outputs.learn("a", "m", "", 50)
+    ready.accept(claim("after", tenant="a"))
+    before, after = ready.pop(), ready.pop()
+    assert before is not None
+    assert after is not None
+    assert before.cost - after.cost == OUTPUT_WEIGHT * (ASSUMED_OUTPUT - 50)
