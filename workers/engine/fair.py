@@ -1,8 +1,8 @@
 """Which job is next: one rule, used between priorities and again between the tenants of each; no clock, no I/O.
 
 Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight, and the
-difference that settling finds is added to what is charged next; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline, then
-arrival. Every weight is above zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
+difference that settling finds is added to what is charged next; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline,
+then arrival. Every weight is above zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
 
 Who may come in is the other half of it: whoever fills the queue decides what there is to choose from. A priority may fill half of what the others
 leave free, a tenant half of what the others of its priority leave of that; so there is always room for one who comes anew. (Dynamic thresholds:
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 
 LEAST_SHARE = 0.01
-"""Of a job's estimate that it is charged at least, however much its name was charged too much before: who joins at the lowest time stands before it."""
+"""Of its estimate a job is charged so much at least, whatever its name was charged too much before: who joins at the lowest time stands before it."""
 
 
 class Shares:
