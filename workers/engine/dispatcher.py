@@ -24,8 +24,6 @@ from workers.settle import ended, units_of
 from workers.stores.control import Halt, HaltKind
 from workers.stores.protocol import Finish, Waiting
 
-STARTS = 8
-"""So many jobs start in a row: each does all that comes before its call, half a millisecond, and whatever else is urgent has its turn in between."""
 LOOK_S = 1.0
 """How often a dispatcher looks that was told nothing (while the lease is in doubt, say)."""
 
@@ -89,10 +87,8 @@ class Dispatcher:
             while not self._stopping:
                 self.ticked_at = time.monotonic()
                 self._ready.changed.clear()
-                if self._start(group):
-                    await asyncio.sleep(0)
-                else:
-                    await self._something_changed()
+                self._start(group)
+                await self._something_changed()
 
     def stop(self) -> None:
         """Start nothing more."""
@@ -130,25 +126,18 @@ class Dispatcher:
             return None
         return self._halts.of(ready.claim)
 
-    def _start(self, group: asyncio.TaskGroup) -> bool:
-        """Start what may start, some at once; whether there may be more."""
+    def _start(self, group: asyncio.TaskGroup) -> None:
         self._end_overdue(group)
-        return all(self._start_one(group) for _ in range(STARTS))
-
-    def _start_one(self, group: asyncio.TaskGroup) -> bool:
-        """Start the next job, or lay it down where a halt says so; False: none may start."""
-        if len(self._tasks) >= self._slots or len(self._finisher) >= self._unwritten or not self._leases.healthy():
-            return False
-        ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
-        if ready is None:
-            return False
-        halt = self._halt(ready)
-        if halt is not None:
-            self._leave(ready, _halted(ready, halt))
-            return True
-        self._started[ready.claim.priority, ready.claim.tenant] += 1
-        self._tasks[ready.claim.id] = group.create_task(self._run(ready))
-        return True
+        while len(self._tasks) < self._slots and len(self._finisher) < self._unwritten and self._leases.healthy():
+            ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
+            if ready is None:
+                return
+            halt = self._halt(ready)
+            if halt is not None:
+                self._leave(ready, _halted(ready, halt))
+                continue
+            self._started[ready.claim.priority, ready.claim.tenant] += 1
+            self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
     def _end_overdue(self, group: asyncio.TaskGroup) -> None:
         """Have jobs whose deadline passed before their turn told so: they take no slot, because they end without a call."""

@@ -13,7 +13,7 @@ from broker.telemetry import Telemetry
 from schemas.codes import Code
 from tests.builders import Bench, an_answer, one_after_another, some_hands, some_settings
 from tests.virtual_time import run
-from workers.engine.dispatcher import STARTS, Dispatcher
+from workers.engine.dispatcher import Dispatcher
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
 from workers.stores.control import Halt, HaltKind
@@ -101,28 +101,6 @@ def test_outcomes_that_wait_to_be_written_do_not_keep_a_few_slots_from_working()
         return len(desk.bench.transport.calls)
 
     assert run(life()) == 40
-
-
-async def test_jobs_start_a_few_at_a_time_so_that_what_is_urgent_has_its_turn() -> None:
-    turn, starts = 0, list[int]()
-
-    async def note(_: Call) -> Outcome:
-        starts.append(turn)
-        return an_answer()
-
-    async def count_turns() -> None:
-        nonlocal turn
-        while len(starts) < 50:
-            turn += 1
-            await asyncio.sleep(0)
-
-    desk = Desk(Bench(note, some_settings(worker={"slots": 100})))
-    for number in range(50):
-        await desk.claims(id=f"acme/{number}", job_id=str(number), uid=str(number))
-    counting = asyncio.create_task(count_turns())
-    await desk.live(0.5)
-    await counting
-    assert max(map(starts.count, starts)) == STARTS
 
 
 def test_what_the_first_priority_awaits_is_written_while_a_write_of_others_is_away() -> None:
