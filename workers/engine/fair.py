@@ -1,8 +1,9 @@
 """Which job is next: one rule, used between priorities and again between the tenants of each; no clock, no I/O.
 
-Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight, and the
-difference that settling finds is added to what is charged next; who was idle joins at the lowest time in use. Inside a tenant: earliest deadline,
-then arrival. Every weight is above zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996.)
+Each priority, and inside it each tenant, has a virtual time. The next job comes from the lowest; dispatching adds estimated cost / weight; what
+settling finds above it is added at once, what it finds below is taken off what is charged next; who was idle joins at the lowest time in use. Inside
+a tenant: earliest deadline, then arrival. Every weight is above zero, so nothing starves. (Start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM
+1996.)
 
 Who may come in is the other half of it: whoever fills the queue decides what there is to choose from. A priority may fill half of what the others
 leave free, a tenant half of what the others of its priority leave of that; so there is always room for one who comes anew. (Dynamic thresholds:
@@ -24,8 +25,7 @@ LEAST_SHARE = 0.01
 class Shares:
     """Virtual times of names that compete; those with something to do are active.
 
-    The time of an active name never falls: whoever joined at the lowest one would wait until those that fell below it have come up again, and a
-    quiet tenant did so for a dozen jobs of a noisy one whose estimates were four times too high.
+    The time of an active name never falls: whoever joined at the lowest one would wait until those that fell below it have come up again.
     """
 
     __slots__ = ("_active", "_floor", "_heap", "_owed", "_times")
@@ -35,9 +35,7 @@ class Shares:
         self._active: set[str] = set()
         self._heap: list[tuple[float, str]] = []
         self._floor = 0.0
-        self._owed: dict[
-            str, float
-        ] = {}  # by active names: what their next jobs are charged more, or less where it is below zero
+        self._owed: dict[str, float] = {}  # of active names: below zero, what their next jobs are charged less
 
     def join(self, name: str) -> None:
         """Make a name active; one that was idle does not bring credit along."""
