@@ -1,4 +1,4 @@
-"""Follows batches to their end: workers have read all that was sent, and no job of them is left that has not ended."""
+"""Follows batches to their end: workers have read all that was sent, every job of them has ended, and every outcome is told and on the ledger."""
 
 import asyncio
 import time
@@ -104,16 +104,23 @@ async def _watch(opened: mongo.Database, watched: _Watched) -> Followed:
             begun = time.monotonic()
             unread = unread and await watched.unread()  # before the counting: what is read by now is counted
             states = await database.state_counts(opened, queries.batch_counts(watched.batches))
-            cost = await _cost(opened, watched.batches)
             ended = sum(count for state, count in states.items() if state in queries.TERMINAL)
             known = sum(states.values())
             all_there = not unread or (watched.complete and known >= watched.total)
-            await telling.tell(_Look(ended, max(known, watched.total), unread, cost))
-            if all_there and ended == known:
+            # A job ends before its row is on the ledger; so this is asked after the states and before the cost.
+            at_end = all_there and ended == known and not await _any_unpublished(opened, watched.batches)
+            cost = await _cost(opened, watched.batches)
+            await telling.tell(_Look(ended, max(known, watched.total), unread, cost, at_end))
+            if at_end:
                 break
             await asyncio.sleep(max(_SHORTEST_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - begun)))
     codes = await database.listed(opened, "jobs", queries.batch_codes(watched.batches))
     return Followed(states, [queries.code_row(entry) for entry in codes], cost)
+
+
+async def _any_unpublished(opened: mongo.Database, batches: Batches) -> bool:
+    """Whether an outcome is still on its way to the topics and to the ledger; there are few of them at any time, so their index is the shorter way."""
+    return bool(await opened["jobs"].find_one(queries.unpublished(batches), {"_id": 1}, hint="outbox"))
 
 
 async def _cost(opened: mongo.Database, batches: Batches) -> Decimal:
@@ -141,6 +148,7 @@ class _Look:
     total: int
     unread: int
     cost_usd: Decimal
+    at_end: bool
 
 
 @dataclass(slots=True)
@@ -160,7 +168,7 @@ class _Telling:
         if self.bar is None:
             self.bar = self.bars.add_task("jobs ended")
         self.bars.update(self.bar, completed=look.ended, total=look.total, description=f"jobs ended, {told}")
-        if now - self.said_at < _REMARK_S or look.ended == look.total:
+        if now - self.said_at < _REMARK_S or look.at_end:
             return
         self.said_at = now
         if not await database.listed(self.opened, "workers", queries.live_workers()):

@@ -124,6 +124,11 @@ def batch_codes(batches: Iterable[tuple[str, str]]) -> list[Document]:
     ]
 
 
+def unpublished(batches: Iterable[tuple[str, str]]) -> Document:
+    """Jobs of these (tenant, batch) that have ended, and of which the outcome is not yet everywhere that it has to be."""
+    return {"outbox": {"$exists": True}, "batch": {"$in": [f"{tenant}/{batch}" for tenant, batch in batches]}}
+
+
 def batch_costs(batches: Iterable[tuple[str, str]]) -> list[Document]:
     """What was billed for each batch of these tenants, in dollars; `batch_cost` answers it alone, others' batches of a like name among it."""
     keys = list(batches)

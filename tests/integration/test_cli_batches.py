@@ -172,3 +172,24 @@ async def test_a_file_is_followed_read_in_order_and_what_failed_runs_again(
         assert submitted["batch_id"] != batch
         assert followed["states"] == {"succeeded": 80}
         assert deployment.count({"batch_id": batch}) == 120
+
+
+async def test_a_followed_batch_ends_once_its_outcomes_are_on_the_ledger(
+    stack: Stack, prefix: str, tmp_path: Path
+) -> None:
+    fast = {"AIBROKER_LEASE_S": "6", "AIBROKER_SESSION_TIMEOUT_S": "6"}
+    slow = {"default": {"latency": {"kind": "fixed", "ms": 3_000}}}  # its record is committed long before it ends
+    async with deployed(stack, prefix, slow) as deployment:
+        command = Command(stack, prefix, tmp_path)
+        await deployment.workers(AIBROKER_FAIL_AT="after_finish", **fast)
+        (tmp_path / "jobs.jsonl").write_bytes(openai("one"))
+        submitted = await asyncio.to_thread(command.run, "submit", "jobs.jsonl", "--json")
+        await deployment.until_count(1, {"state": "succeeded", "outbox": {"$exists": True}})
+        assert not deployment.documents({}, "usage")
+
+        (said,) = lines_of(submitted.stdout)
+        following = asyncio.to_thread(command.run, "status", "--batch", said["batch_id"], "--follow", "--json")
+        ended, _ = await asyncio.gather(following, deployment.workers(**fast))
+        (followed,) = lines_of(ended.stdout)
+        (row,) = deployment.documents({}, "usage")
+        assert Decimal(followed["cost_usd"]) == row["cost_usd"].to_decimal() > 0
