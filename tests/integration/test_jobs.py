@@ -115,10 +115,10 @@ async def test_a_cancel_ends_running_queued_and_unarrived_jobs(stack: Stack, pre
             results = [await handle.result(30) for handle in handles]
         assert [(result.status, result.code) for result in results] == [("cancelled", "cancelled")] * 4
         assert results[3].message == "was a mistake"
+        await deployment.stop(worker)
         rows = deployment.documents({}, "usage")
         assert {(row["outcome"], row["billed"], row["estimated"]) for row in rows} == {("cancelled", False, True)}
         assert len(rows) == len(deployment.calls()) == 2
-        await deployment.stop(worker)
 
 
 async def test_a_stopped_worker_hands_back_what_another_then_does_once(stack: Stack, prefix: str) -> None:
