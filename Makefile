@@ -24,7 +24,7 @@ demo: install ## send 1,000 mixed jobs through a real Kafka and a real MongoDB
 	$(BIN)/aibroker demo
 
 test: install ## unit, contract and integration tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 unit: install ## the tests that need no service
 	$(BIN)/python -m pytest tests/unit tests/test_architecture.py
