@@ -5,7 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from broker.limits import Applied
-from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Limit, Told, used_up
+from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Book, Limit, Told, used_up
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
@@ -51,6 +51,7 @@ class Account:
         self.extended_at = -SLOW_S
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
         self.told = NOTHING_TOLD  # what the book surely has of `telling`
+        self.alone: Book | None = None  # the book as our last write left it, where nobody else had an entry
         self.changed = False  # the limit was, and the book may not say all that it has to
         self.entered = False  # the book has an entry of ours, or could not be asked for one
         self.shut = False  # our entry was closed: we are dead to the others

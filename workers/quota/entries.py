@@ -1,6 +1,7 @@
 """This worker's entries in the books: extended for holds, given back, and with each write what is spent; no alert costs a write of its own."""
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -59,7 +60,8 @@ class Entries:
         return False
 
     async def _try_extend(self, account: Account, need: Amounts) -> bool | None:
-        """Read the book and write it with a larger entry, or note that jobs wait; None: another worker was faster."""
+        """Write the book with a larger entry, or note that jobs wait; None: another worker was faster, or only a book of before has no room."""
+        guessed = account.alone is not None
         book = await self._read(account)
         if self.incarnation in book.shut:
             account.shut = True
@@ -68,7 +70,7 @@ class Entries:
         ask = account.ask(need)
         entry = extended(book, self.incarnation, ask, account.limit)
         if entry is None:
-            return await self._refuse(account, book, need, ask.have)
+            return None if guessed else await self._refuse(account, book, need, ask.have)
         if not await self._enter(account, book, entry):
             return None
         account.extend(entry, self._clock())
@@ -84,7 +86,7 @@ class Entries:
                     return None
             else:
                 account.written = None
-                if not await self.swap(account.key, account.said, noted):
+                if await self.swap(account.key, account.said, noted) is None:
                     return None
                 account.written = NOTHING
         account.hunger.refused(need, self._clock(), alone=not book.grants.keys() - {self.incarnation})
@@ -109,7 +111,13 @@ class Entries:
             account.entered = True
 
     async def _read(self, account: Account) -> Book:
-        """The book for who holds the lock; where it has an entry of ours of which the account knows nothing, the account goes on from that."""
+        """The book for who holds the lock; where it has an entry of ours of which the account knows nothing, the account goes on from that.
+
+        Where we were alone in it when we wrote it, that is taken for the book once: if it has changed, the write that follows fails.
+        """
+        if account.alone is not None:
+            alone, account.alone = account.alone, None
+            return alone
         book = await self.read_or_begin(account)
         entry = book.grants.get(self.incarnation, NOTHING)
         if account.written == NOTHING != entry:
@@ -151,21 +159,24 @@ class Entries:
         if account.taken and self.incarnation not in book.grants:
             self.late.add(account.key)  # whatever the answer: the next book that we read may have our entry
         limit = None if account.gone else account.said
-        if not await self.swap(account.key, limit, book.granting(self.incarnation, entry, telling)):
+        written = await self.swap(account.key, limit, book.granting(self.incarnation, entry, telling))
+        if written is None:
             return False
         account.written, account.told, account.changed, account.entered = entry, telling, False, True
+        if len(written.grants) == 1 and not account.passing:  # what passes is judged by what the book says of all
+            account.alone = written
         return True
 
     def noticed_in(self, key: Key, limit: Limit | None, book: Book) -> Book:
         """The book with the alerts that are due; itself where none is."""
         return noticing(book, key, limit, version=self.rules.version, now=self.now())
 
-    async def swap(self, key: Key, limit: Limit | None, book: Book) -> bool:
-        """Write a book, with the alerts that are due by what it says is spent; False: another worker was faster."""
+    async def swap(self, key: Key, limit: Limit | None, book: Book) -> Book | None:
+        """Write a book, with the alerts that are due by what it says is spent, and return it as it is now; None: another worker was faster."""
         noticed = self.noticed_in(key, limit, book)
         if not await self.books.swap(key, noticed):
-            return False
+            return None
         if new := noticed.alerts.keys() - book.alerts.keys():
             self._events.info("quota.alerts", key=key.id, thresholds=sorted(new))
             self.noticed(key, new)
-        return True
+        return replace(noticed, rev=noticed.rev + 1)

@@ -214,7 +214,7 @@ class Tender:
     async def _close_to(self, key: Key, book: Book, closed: Amounts, gone: Collection[str] = ()) -> bool:
         applied = self._entries.rules.of(key.subject, key.per)
         limit = None if applied is None else applied.limit
-        return await self._entries.swap(key, limit, book.closing(gone, closed))
+        return await self._entries.swap(key, limit, book.closing(gone, closed)) is not None
 
     # -- windows -------------------------------------------------------------------------------------------------------
     def _forget(self) -> None:

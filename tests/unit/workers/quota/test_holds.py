@@ -93,6 +93,33 @@ async def test_a_tenant_without_a_limit_never_touches_the_database() -> None:
     assert books.asked == 0
 
 
+async def test_who_is_alone_in_a_book_writes_it_without_reading_it_again() -> None:
+    books = CountingBooks()
+    holds = worker(books, limit(requests=10**6))
+    for _ in range(100):
+        await held(holds)
+    assert books.asked == 1 + books.books[KEY].rev > 3
+
+
+async def test_what_another_has_written_meanwhile_is_read_before_anything_is_granted_or_refused() -> None:
+    books, clock = MemoryBooks(), Clock()
+    books.rows.append((KEY, "of one that is closed", Amounts(6, 60, CENT)))
+    ours = worker(books, limit(requests=10), clock=clock)
+    others = worker(books, limit(requests=10), name="w2")
+    for _ in range(4):
+        await held(ours)
+    await denied(ours)
+    book = books.books[KEY]
+    assert await books.swap(KEY, book.closing([], Amounts(3, 30, CENT)))  # the ledger says less than was thought
+    clock.seconds += 60
+    await held(ours)
+    await held(others)
+    await held(ours)
+    await denied(ours)
+    await denied(others)
+    assert books.books[KEY].taken().requests == 10
+
+
 async def test_thousands_of_holds_ask_the_book_a_few_times() -> None:
     books = CountingBooks()
     holds = worker(books, limit(requests=10**6, tokens=10**9, usd="100000"))
