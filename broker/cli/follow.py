@@ -119,7 +119,7 @@ async def _watch(opened: mongo.Database, watched: _Watched) -> Followed:
 
 
 async def _any_unpublished(opened: mongo.Database, batches: Batches) -> bool:
-    """Whether an outcome is still on its way to the topics and to the ledger; there are few of them at any time, so their index is the shorter way."""
+    """Whether an outcome is still on its way to topics and ledger; there are few of them at any time, so their index is the shorter way."""
     return bool(await opened["jobs"].find_one(queries.unpublished(batches), {"_id": 1}, hint="outbox"))
 
 

@@ -7,7 +7,7 @@ holds are open at any moment. Each job is counted by four limits: its organisati
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -95,8 +95,9 @@ async def _cost(stack: Stack, options: Options, jobs: int, tenants: int) -> _Cos
             rules = load(deployment.environment).rulebook()
             holds = Holds(rules, MongoBooks(database), "bench", clock=clock.monotonic, chance=Random(1))
             tender = Tender(holds, _nobody_waits, clock.now)
+            lengths = _lengths(jobs)
             operations, began = sum(counted(deployment.mongo).values()), time.process_time()
-            await _serve(holds, tender, clock, _needs(jobs, tenants))
+            await _serve(holds, tender, clock, _needs(lengths, tenants))
             used_s = time.process_time() - began
             operations = sum(counted(deployment.mongo).values()) - operations
         finally:
@@ -109,19 +110,18 @@ async def _cost(stack: Stack, options: Options, jobs: int, tenants: int) -> _Cos
     return _Cost(used_s / jobs * 1e6, operations / jobs, sum(book["rev"] for book in written))
 
 
-def _needs(jobs: int, tenants: int) -> Iterator[Need]:
-    chance, usd = Random(2), Decimal("0.000123")
-    teams = cycle(("red", "green", "blue"))
-    for number in range(jobs):
-        yield Need(
-            f"t{number % tenants}",
-            "gpt-4o-mini",
-            chance.randint(100, 1_000),
-            usd,
-            "normal",
-            None,
-            {"team": next(teams)},
-        )
+def _lengths(jobs: int) -> list[int]:
+    """The tokens of each job, drawn before the clock runs."""
+    chance = Random(2)
+    return [chance.randint(100, 1_000) for _ in range(jobs)]
+
+
+def _needs(lengths: Sequence[int], tenants: int) -> Iterator[Need]:
+    usd = Decimal("0.000123")
+    teams = cycle(({"team": "red"}, {"team": "green"}, {"team": "blue"}))
+    names = cycle([f"t{number}" for number in range(tenants)])
+    for tokens, team, name in zip(lengths, teams, names, strict=False):
+        yield Need(name, "gpt-4o-mini", tokens, usd, "normal", None, team)
 
 
 async def _serve(holds: Holds, tender: Tender, clock: _Clock, needs: Iterator[Need]) -> None:

@@ -2,22 +2,31 @@
 
 Two workers serve chat, responses, embeddings and moderations of six models. The simulator keeps an invoice of its own, in whole pico-dollars, and
 imports nothing of ours. What is compared here is compared with plain clients; `aibroker usage reconcile` has to come to the same.
+
+Then the same again by four workers of which one is killed every few seconds, and another started. Nobody can write down a call whose answer died with
+its worker: only calls that a killed worker had open, or that were answered less than a second before, may be on the invoice alone.
 """
 
 import asyncio
 import os
 import random
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from broker.local.processes import Child
 from broker.local.stack import Stack
 from tests.benchmarks.ground import Entry, Figure, Options, Record, fresh, produce
+from tests.faults.fleet import held_by, incarnation
+from tests.faults.history import Kill
+from tests.faults.money import open_at_a_kill
 from tests.faults.waiting import until_ended
 from tests.integration.deployment import Deployment
 
@@ -27,7 +36,9 @@ CALLS_PER_JOB = 1.04
 WITHIN_S = 1_500
 PRIORITIES = ("interactive", "normal", "batch")
 CHAT_MODELS = ("gpt-4o-mini", "gpt-4o", "o3-mini", "gpt-4.1-nano")
-SETTINGS = "worker: {slots: 500}"
+EVERY_S, KILLS = 8.0, 3
+"""A kill every so often, and so many at least in a whole run."""
+SETTINGS = "{worker: {slots: 500}, lease_s: 6, session_timeout_s: 6}"
 BEHAVIOUR = {
     "default": {
         "latency": {"kind": "uniform", "low_ms": 5, "high_ms": 60},
@@ -40,40 +51,105 @@ BEHAVIOUR = {
 _SEED = 3
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """What a run left on both sides."""
+
+    calls: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    states: Mapping[str, int]
+    kills: Sequence[Kill]
+    differ: Sequence[str]
+    unknown: Sequence[Mapping[str, Any]]
+    """Calls that killed workers had in their hands, without a row of their usage."""
+    named: int
+    """Differences that `usage reconcile` names."""
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """How much was compared, and the sums."""
+        billed = [row for row in self.rows if not row["estimated"]]
+        return {
+            "states": dict(self.states),
+            "calls": len(self.calls),
+            "by_status": dict(Counter(str(call["status"]) for call in self.calls)),
+            "by_fault": dict(Counter(call["fault"] for call in self.calls if call["fault"])),
+            "cached": sum(1 for call in self.calls if call["cached_tokens"]),
+            "rows_not_estimated": len(billed),
+            "rows_estimated": len(self.rows) - len(billed),
+            "invoice_usd": f"{sum((Decimal(call['cost']) for call in self.calls), Decimal(0)):f}",
+            "ledger_usd": f"{sum((row['cost_usd'].to_decimal() for row in billed), Decimal(0)):f}",
+            "kills": len(self.kills),
+            "in_the_hands_of_the_killed": len(self.unknown),
+            "in_the_hands_of_the_killed_usd": f"{sum((Decimal(call['cost']) for call in self.unknown), Decimal(0)):f}",
+            "first_differences": self.differ[:5],
+        }
+
+
 async def measure(stack: Stack, options: Options) -> Entry:
-    """Serve the jobs, then compare every call, and the sums."""
+    """Serve the jobs in peace, then with kills; compare every call each time, and the sums."""
     jobs = int(options.sized(CALLS) / CALLS_PER_JOB)
+    peace = await _served(stack, options, jobs, workers=2)
+    killed = await _served(stack, options, jobs, workers=4, kills=True)
+    figures = {
+        "calls that differ": Figure(len(peace.differ), "<=", 0),
+        "differences that reconcile names": Figure(peace.named, "<=", 0),
+        "share of the calls": Figure(len(peace.calls) / options.sized(CALLS), ">=", 0.95),
+        "calls that differ, workers killed": Figure(len(killed.differ), "<=", 0),
+        "differences that reconcile names beyond the calls of the killed": Figure(
+            abs(killed.named - len(killed.unknown)), "<=", 0
+        ),
+        "workers killed": Figure(len(killed.kills), ">=", KILLS),
+    }
+    streamed = (
+        "none: 18 % of the chat jobs ask for a stream, and the worker does not pass that on, because a result is whole"
+    )
+    conditions = {"jobs": jobs, "streamed": streamed, "peace": peace.conditions, "workers_killed": killed.conditions}
+    return Entry(figures, conditions)
+
+
+async def _served(stack: Stack, options: Options, jobs: int, *, workers: int, kills: bool = False) -> _Compared:
     async with fresh(stack, options, SETTINGS, BEHAVIOUR) as deployment:
-        workers = await deployment.workers(2)
+        fleet = await deployment.workers(workers)
         await produce(deployment.services, _records(jobs))
-        if not await until_ended(deployment.services, WITHIN_S):
-            raise RuntimeError(f"the jobs did not end; a worker's log is {workers[0].log}")
-        await deployment.stop(*workers)
+        ended = asyncio.create_task(until_ended(deployment.services, WITHIN_S))
+        killed = await _killed(deployment, fleet, ended) if kills else []
+        if not await ended:
+            raise RuntimeError(f"the jobs did not end; a worker's log is {fleet[0].log}")
+        await deployment.stop(*fleet)
         calls, rows = deployment.calls(), deployment.documents({}, "usage")
         states = Counter(document["state"] for document in deployment.documents({}))
-        wrong = list(differences(calls, rows))
-        told = await _reconciled(deployment, calls, options.folder)
-    billed = [row for row in rows if not row["estimated"]]
-    conditions = {
-        "jobs": jobs,
-        "states": dict(states),
-        "calls": len(calls),
-        "by_status": dict(Counter(str(call["status"]) for call in calls)),
-        "by_fault": dict(Counter(call["fault"] for call in calls if call["fault"])),
-        "cached": sum(1 for call in calls if call["cached_tokens"]),
-        "rows_not_estimated": len(billed),
-        "rows_estimated": len(rows) - len(billed),
-        "invoice_usd": f"{sum((Decimal(call['cost']) for call in calls), Decimal(0)):f}",
-        "ledger_usd": f"{sum((row['cost_usd'].to_decimal() for row in billed), Decimal(0)):f}",
-        "first_differences": wrong[:5],
-        "streamed": "none: 18 % of the chat jobs ask for a stream, and the worker does not pass that on, because a result is whole",
-    }
-    figures = {
-        "calls that differ": Figure(len(wrong), "<=", 0),
-        "differences that reconcile names": Figure(told, "<=", 0),
-        "share of the calls": Figure(len(calls) / options.sized(CALLS), ">=", 0.95),
-    }
-    return Entry(figures, conditions)
+        unknown = list(unwritten(calls, rows, killed))
+        ids = {call["request_id"] for call in unknown}
+        differ = list(differences([call for call in calls if call["request_id"] not in ids], rows))
+        return _Compared(
+            calls, rows, states, killed, differ, unknown, await _reconciled(deployment, calls, options.folder)
+        )
+
+
+async def _killed(deployment: Deployment, fleet: list[Child], ended: "asyncio.Task[bool]") -> list[Kill]:
+    """Kill one of the workers every few seconds until all jobs have ended, and start another in its place."""
+    chance, kills = random.Random(_SEED), list[Kill]()
+    while not (await asyncio.wait([ended], timeout=EVERY_S))[0]:
+        victim = fleet.pop(chance.randrange(len(fleet)))
+        at = time.time()
+        victim.suspend()  # so that what it has in its hands stays as it is while it is read
+        held = await asyncio.to_thread(held_by, deployment.services, incarnation(victim))
+        await deployment.stack.kill_worker(victim)
+        kills.append(Kill(at, incarnation(victim), held, victim.pid, "random"))
+        fleet += await deployment.workers(1)
+    return kills
+
+
+def unwritten(
+    calls: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], kills: Sequence[Kill]
+) -> Iterator[Mapping[str, Any]]:
+    """Calls on the invoice without a row of their usage, which a killed worker had open or had just been answered."""
+    known = {row["_id"] for row in rows if not row["estimated"]}
+    for call in calls:
+        charged = call["usage"] is not None or Decimal(call["cost"])
+        if charged and call["request_id"] not in known and open_at_a_kill(call, kills):
+            yield call
 
 
 def _records(count: int) -> Iterator[Record]:

@@ -74,7 +74,7 @@ class Fleet:
         told = environment(self.services, self.terms) | _through(self.lines, behind) | {"AIBROKER_FAIL_AT": fail_at}
         [child] = await self.stack.start_workers(1, told)
         self.logs.add(child.log)
-        return Member(child, _incarnation(child), fail_at)
+        return Member(child, incarnation(child), fail_at)
 
     async def stop(self) -> None:
         """Ask all to stop, and wait for it."""
@@ -251,7 +251,7 @@ def held_by(services: Services, incarnation: str) -> frozenset[str]:
         return frozenset(f"{job['uid']}/{job['generation']}/{job['fence']}" for job in found)
 
 
-def _incarnation(child: Child) -> str:
+def incarnation(child: Child) -> str:
     """The incarnation that a worker names in its log when it is ready."""
     return str(_event(child, "worker.ready")["incarnation"])
 

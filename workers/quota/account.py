@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from math import inf
 
 from broker.limits import Applied
 from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Ask, Book, Limit, Told, used_up
 from workers.quota.hunger import Hunger
 from workers.quota.protocol import Key
 
-FAST_S = 60.0
-"""A chunk that is used up faster is too small."""
-SLOW_S = 300.0
-"""A chunk that lasts longer is too large."""
+LASTS_S = 180.0
+"""So long a chunk is to last, by the pace of the one before, or a quarter of its window where that is less."""
+MOST_GROWTH = 8
+"""A chunk has so many times the holds of the one before at most, because a burst is no pace; and half of them at least."""
 
 _FIRST_UNITS = 16
 _MOST_UNITS = 65_536
+_A_MOMENT_S = 0.001
 _ENDLESS = 1 << 200
 _ENDLESS_USD = Decimal("Infinity")
 _NO_USD = Decimal(0)
@@ -48,15 +50,16 @@ class Account:
         self.meant = 0  # holds under way that are to be counted here, and may wait for another account yet
         self.taken = 0  # holds, since this worker began
         self.denied = 0  # jobs that were told to wait
-        self.extended_at = -SLOW_S
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
         self.told = NOTHING_TOLD  # what the book surely has of `telling`
         self.alone: Book | None = None  # the book as our last write left it, where nobody else had an entry
         self.changed = False  # the limit was, and the book may not say all that it has to
         self.entered = False  # the book has an entry of ours, or could not be asked for one
         self.shut = False  # our entry was closed: we are dead to the others
-        self._seen = (0, -SLOW_S)  # how many were taken when somebody looked last, and since when it was so
-        self._units = _FIRST_UNITS  # how many holds a chunk should last
+        self._seen = (0, -inf)  # how many were taken when somebody looked last, and since when it was so
+        self._extended = (0, -inf)  # how many were taken at the last chunk, and when that was
+        self._lasts_s = min(LASTS_S, (key.end - key.start).total_seconds() / 4)
+        self._units = _FIRST_UNITS  # how many holds the last chunk was to have
         self.grant(NOTHING)
 
     def _apply(self, applied: Applied) -> None:
@@ -155,6 +158,15 @@ class Account:
         )
 
     @property
+    def has_free(self) -> bool:
+        """Whether anything is granted and not used: asked of each account in each round, so without making amounts."""
+        return (
+            self.used_requests < self.granted_requests != _ENDLESS
+            or self.used_tokens < self.granted_tokens != _ENDLESS
+            or self.used_usd < self.granted_usd != _ENDLESS_USD
+        )
+
+    @property
     def entry(self) -> Amounts:
         """What our entry has to be: an overrun is a fact, whatever was granted."""
         used, free = self.used, self.free
@@ -168,7 +180,7 @@ class Account:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is free, and the book knows all that we have to say."""
-        return self.free == NOTHING and self.known
+        return not self.has_free and self.known
 
     @property
     def known(self) -> bool:
@@ -203,9 +215,15 @@ class Account:
         self.granted_tokens = entry.tokens if limit.tokens is not None else _ENDLESS
         self.granted_usd = entry.usd if limit.usd is not None else _ENDLESS_USD
 
-    def ask(self, need: Amounts) -> Ask:
+    def _next_units(self, now: float) -> int:
+        """How many holds the next chunk should have."""
+        taken, at = self._extended
+        wanted = (self.taken - taken) / max(now - at, _A_MOMENT_S) * self._lasts_s
+        return int(min(max(wanted, self._units / 2, _FIRST_UNITS), self._units * MOST_GROWTH, _MOST_UNITS))
+
+    def ask(self, need: Amounts, now: float) -> Ask:
         """What to ask the book for, so that this hold and those that wait for it and those that come soon find room."""
-        entry, free, units = self.entry, self.free, max(self._units, self.asking)
+        entry, free, units = self.entry, self.free, max(self._next_units(now), self.asking)
         lack = Amounts(
             max(need.requests - free.requests, 0), max(need.tokens - free.tokens, 0), max(need.usd - free.usd, _NO_USD)
         )
@@ -213,9 +231,6 @@ class Account:
 
     def extend(self, entry: Amounts, now: float) -> None:
         """Our entry in the book is `entry` from here on; holds may have been taken and settled since it was asked for."""
-        if self.extended_at < now - SLOW_S:
-            self._units = max(self._units // 2, _FIRST_UNITS)
-        elif self.extended_at > now - FAST_S:
-            self._units = min(self._units * 2, _MOST_UNITS)
-        self.extended_at = now
+        self._units = self._next_units(now)
+        self._extended = (self.taken, now)
         self.grant(entry)

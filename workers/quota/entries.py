@@ -67,7 +67,7 @@ class Entries:
             account.shut = True
             account.grant(account.used)
             return False
-        ask = account.ask(need)
+        ask = account.ask(need, self._clock())
         entry = extended(book, self.incarnation, ask, account.limit)
         if entry is None:
             return None if guessed else await self._refuse(account, book, need, ask.have)

@@ -240,7 +240,7 @@ def _gives_back(account: Account, book: Book | None, moment: float) -> bool:
     if account.changed:
         return True
     idle = account.quiet_since(moment) + IDLE_S <= moment
-    return idle or account.overrun or (book is not None and book.waiting and account.free != NOTHING)
+    return idle or account.overrun or (book is not None and book.waiting and account.has_free)
 
 
 def _room(limit: Limit, book: Book, smallest: Amounts, mean: Amounts) -> int:

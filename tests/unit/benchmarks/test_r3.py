@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 from bson.decimal128 import Decimal128
 
-from tests.benchmarks.r3 import differences
+from tests.benchmarks.r3 import differences, unwritten
+from tests.faults.history import Kill
 
 
 def call(**fields: object) -> dict[str, Any]:
+    times = {"opened": 100.0, "closed": 100.4}
     counts = {"prompt_tokens": 10, "cached_tokens": 4, "output_tokens": 5, "reasoning_tokens": 1}
-    return {"request_id": "u/1/1.1", "cost": "0.1", "usage": {}, **counts, **fields}
+    return {"request_id": "u/1/1.1", "cost": "0.1", "usage": {}, **times, **counts, **fields}
 
 
 def row(**fields: object) -> dict[str, Any]:
@@ -42,3 +44,21 @@ def row(**fields: object) -> dict[str, Any]:
 )
 def test_a_planted_difference_is_seen(calls: list[dict[str, Any]], rows: list[dict[str, Any]], found: int) -> None:
     assert len(list(differences(calls, rows))) == found
+
+
+@pytest.mark.parametrize(
+    ("calls", "rows", "kill", "found"),
+    [
+        ([call()], [], Kill(100.2, "w", frozenset({"u/1/1"})), 1),
+        ([call()], [row(estimated=True)], Kill(101.3, "w", frozenset({"u/1/1"})), 1),
+        ([call()], [], Kill(101.5, "w", frozenset({"u/1/1"})), 0),  # answered too long before
+        ([call()], [], Kill(98.5, "w", frozenset({"u/1/1"})), 0),  # opened after it
+        ([call()], [], Kill(100.2, "w", frozenset({"u/1/2"})), 0),  # another worker's
+        ([call()], [row()], Kill(100.2, "w", frozenset({"u/1/1"})), 0),  # written down before
+        ([call(usage=None, cost="0")], [], Kill(100.2, "w", frozenset({"u/1/1"})), 0),
+    ],
+)
+def test_only_a_call_in_the_hands_of_the_killed_may_be_on_the_invoice_alone(
+    calls: list[dict[str, Any]], rows: list[dict[str, Any]], kill: Kill, found: int
+) -> None:
+    assert len(list(unwritten(calls, rows, [kill]))) == found

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.limits import Limit, Rulebook, Tenancy
+from workers.quota.account import LASTS_S, MOST_GROWTH
 from workers.quota.book import Amounts, Book
 from workers.quota.holds import Holds
 from workers.quota.hunger import CALL_IN_S
@@ -93,10 +94,32 @@ async def test_a_tenant_without_a_limit_never_touches_the_database() -> None:
     assert books.asked == 0
 
 
+@pytest.mark.parametrize(("per", "seconds"), [("day", LASTS_S), ("minute", 15)])
+async def test_a_chunk_lasts_minutes_at_the_pace_of_the_holds_and_a_quarter_of_a_short_window(
+    per: str, seconds: float
+) -> None:
+    books, clock = CountingBooks(), Clock()
+    holds = worker(books, limit(per=per, requests=10**6), clock=clock)
+    for number in range(6_000):
+        await held(holds)
+        clock.seconds += 0.1
+        if number == 3_000:
+            asked = books.asked
+    assert books.asked - asked == pytest.approx(300 / seconds, abs=2)
+
+
+async def test_a_burst_is_no_pace() -> None:
+    books, clock = CountingBooks(), Clock()
+    holds = worker(books, limit(requests=10**6), clock=clock)
+    for _ in range(17):
+        await held(holds)
+    assert next(iter(books.books.values())).grants["w1"].requests == 16 + 16 * MOST_GROWTH
+
+
 async def test_who_is_alone_in_a_book_writes_it_without_reading_it_again() -> None:
     books = CountingBooks()
     holds = worker(books, limit(requests=10**6))
-    for _ in range(100):
+    for _ in range(1_000):
         await held(holds)
     assert books.asked == 1 + books.books[KEY].rev > 3
 

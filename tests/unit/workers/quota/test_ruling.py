@@ -237,7 +237,7 @@ async def test_what_a_lowered_limit_makes_due_is_noticed_though_nobody_works() -
 async def test_a_limit_that_is_no_more_alerts_nobody() -> None:
     world = World()
     worker = Worker(world, limit(requests=100))
-    await worker.use(60)
+    await worker.use(55)  # the book knows of fewer than 50
     world.set()
     await worker.rest()
     assert alerts(world) == set()
