@@ -24,9 +24,10 @@ import orjson
 from broker.local.processes import Child
 from broker.local.stack import Stack
 from tests.benchmarks.ground import Entry, Figure, Options, Record, fresh, produce
-from tests.faults.fleet import held_by, incarnation
+from tests.faults.fleet import RECENT, answered_before, held_by, incarnation
 from tests.faults.history import Kill
-from tests.faults.money import open_at_a_kill
+from tests.faults.money import JUST_S, open_at_a_kill
+from tests.faults.reading import read_calls
 from tests.faults.waiting import until_ended
 from tests.integration.deployment import Deployment
 
@@ -38,7 +39,7 @@ PRIORITIES = ("interactive", "normal", "batch")
 CHAT_MODELS = ("gpt-4o-mini", "gpt-4o", "o3-mini", "gpt-4.1-nano")
 EVERY_S, KILLS = 8.0, 3
 """A kill every so often, and so many at least in a whole run."""
-SETTINGS = "{worker: {slots: 500}, lease_s: 6, session_timeout_s: 6}"
+SETTINGS = "{worker: {slots: 200}, lease_s: 6, session_timeout_s: 6}"
 BEHAVIOUR = {
     "default": {
         "latency": {"kind": "uniform", "low_ms": 5, "high_ms": 60},
@@ -131,14 +132,27 @@ async def _killed(deployment: Deployment, fleet: list[Child], ended: "asyncio.Ta
     """Kill one of the workers every few seconds until all jobs have ended, and start another in its place."""
     chance, kills = random.Random(_SEED), list[Kill]()
     while not (await asyncio.wait([ended], timeout=EVERY_S))[0]:
-        victim = fleet.pop(chance.randrange(len(fleet)))
-        at = time.time()
-        victim.suspend()  # so that what it has in its hands stays as it is while it is read
-        held = await asyncio.to_thread(held_by, deployment.services, incarnation(victim))
-        await deployment.stack.kill_worker(victim)
-        kills.append(Kill(at, incarnation(victim), held, victim.pid, "random"))
-        fleet += await deployment.workers(1)
+        victim = chance.choice(fleet)
+        if kill := await _kill(deployment, victim):
+            kills.append(kill)
+            fleet.remove(victim)
+            fleet += await deployment.workers(1)
     return kills
+
+
+async def _kill(deployment: Deployment, victim: Child) -> Kill | None:
+    """Kill a worker, and say what it had in its hands; None where it lags behind, with answers of more than a second ago, and goes on."""
+    at = time.time()
+    victim.suspend()  # so that what it has in its hands stays as it is while it is read
+    held, calls = await asyncio.gather(
+        asyncio.to_thread(held_by, deployment.services, incarnation(victim)),
+        asyncio.to_thread(read_calls, deployment.services, RECENT),
+    )
+    if held & answered_before(calls, at - JUST_S):
+        victim.resume()
+        return None
+    await deployment.stack.kill_worker(victim)
+    return Kill(at, incarnation(victim), held, victim.pid, "random")
 
 
 def unwritten(

@@ -24,7 +24,8 @@ _KILLED = -9
 _FENCED = 70
 _DECLARED_S = 90.0
 _TOLD_S = 30.0
-_RECENT = 5_000
+RECENT = 5_000
+"""So many of the last calls are looked at for those that are open."""
 _POLL_S = 0.05
 
 
@@ -112,7 +113,7 @@ class Fleet:
         member.child.suspend()
         held, calls = await asyncio.gather(
             asyncio.to_thread(held_by, self.services, member.incarnation),
-            asyncio.to_thread(read_calls, self.services, _RECENT),
+            asyncio.to_thread(read_calls, self.services, RECENT),
         )
         if len(held & opened_at(calls, at)) < least_open or held & answered_before(calls, at - JUST_S):
             member.child.resume()
@@ -196,7 +197,7 @@ class Fleet:
         return await asyncio.to_thread(self._open_calls)
 
     def _open_calls(self) -> dict[str, int]:
-        opened = opened_at(read_calls(self.services, _RECENT), time.time())
+        opened = opened_at(read_calls(self.services, RECENT), time.time())
         return {member.incarnation: len(held_by(self.services, member.incarnation) & opened) for member in self.members}
 
 
