@@ -207,6 +207,11 @@ class Lane:
         return loads
 
 
+def home(hashed: int, partitions: int) -> int:
+    """The partition of a key by its hash, as Kafka's own clients choose it."""
+    return (hashed & 0x7FFFFFFF) % partitions
+
+
 class Lanes:
     """Which lane a record goes to; decides by the numbers of partitions that it was told.
 
@@ -251,7 +256,7 @@ class Lanes:
         if partition is None:
             if record.key is None:
                 return self._next(record, count)
-            partition = (self._hashed(record.key) & 0x7FFFFFFF) % count
+            partition = home(self._hashed(record.key), count)
         return self._lane(record.topic, partition) if 0 <= partition < count else None
 
     def why_not(self, record: Record) -> str:

@@ -36,6 +36,8 @@ def _zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+Amount = Annotated[int, Field(ge=0, le=10**15)]
+"""Requests or tokens; above it somebody made a mistake."""
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 """A name of IANA's time zone database."""
 
@@ -48,8 +50,8 @@ class Limit(Section):
     tenant: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|\*)$")] | None = None
     per: Per
     time_zone: TimeZone | None = None
-    requests: Annotated[int, Field(ge=0)] | None = None
-    tokens: Annotated[int, Field(ge=0)] | None = None
+    requests: Amount | None = None
+    tokens: Amount | None = None
     usd: Usd | None = None
     mode: Literal["hard", "soft", "shadow"] = "hard"
     at_limit: AtLimit = "wait"
@@ -68,8 +70,8 @@ class Limit(Section):
             )
         if self.scope == "tag" and not (self.of.partition("=")[0] and self.of.partition("=")[2]):
             raise ValueError('a limit of scope tag says of which one: "team=red", or "team=*" for each value')
-        if self.scope == "job" and (self.of, self.per, self.at_limit) not in _OF_A_JOB:
-            raise ValueError('a limit of scope job is for each job: of "*", per lifetime, at_limit reject')
+        if self.scope == "job" and (self.of, self.per, self.at_limit, self.mode) != _OF_A_JOB:
+            raise ValueError('a limit of scope job is for each job: of "*", per lifetime, at_limit reject, mode hard')
         if self.scope in {"organisation", "tenant"} and self.tenant is not None:
             raise ValueError(f"a limit of scope {self.scope} says in `of` whose it is, not in `tenant`")
         return self
@@ -80,10 +82,9 @@ class Limit(Section):
         return (self.scope, self.of, self.tenant or "", self.per, "shadow" if self.mode == "shadow" else "")
 
     @property
-    def family(self) -> tuple[str, ...]:
-        """What those have in common of which the one that names its owner comes before that of everybody."""
-        name = self.of.partition("=")[0] if self.scope == "tag" else ""
-        return (self.scope, name, self.tenant or "", self.per, "shadow" if self.mode == "shadow" else "")
+    def particular(self) -> tuple[bool, int]:
+        """Of limits that would count in the same book, the greatest alone applies: who names the owner, then who names the tenant."""
+        return not self.of.endswith(EVERYBODY), (None, EVERYBODY, self.tenant).index(self.tenant)
 
     @property
     def amounts(self) -> str:
@@ -93,15 +94,15 @@ class Limit(Section):
         return ", ".join(f"{amount} {unit}" for amount, unit in units if amount is not None)
 
 
-_OF_A_JOB = {(EVERYBODY, "lifetime", "reject")}
+_OF_A_JOB = (EVERYBODY, "lifetime", "reject", "hard")
 
 
 class Quota(Section):
     """A limit for a tenant per day (UTC)."""
 
     tenant: Tenant | Literal["*"]
-    requests: Annotated[int, Field(ge=0)] | None = None
-    tokens: Annotated[int, Field(ge=0)] | None = None
+    requests: Amount | None = None
+    tokens: Amount | None = None
     usd: Usd | None = None
     policy: Literal["wait", "reject"] = "wait"
 
@@ -197,7 +198,7 @@ class Rulebook:
 
     def __init__(self, limits: Sequence[Limit], tenants: Mapping[str, Tenancy], version: int = 0) -> None:
         self.version = version
-        self.of_jobs = tuple(limit for limit in limits if limit.scope == "job" and limit.mode == "hard")
+        self.of_jobs = tuple(limit for limit in limits if limit.scope == "job")
         self.limits = tuple(limit for limit in limits if limit.scope != "job")
         self._tenants = tenants
         scopes = {limit.scope for limit in self.limits}
@@ -218,13 +219,15 @@ class Rulebook:
 
     def applying(self, facts: Said) -> list[Applied]:
         """The limits that apply to a job."""
-        chosen: dict[tuple[str, ...], Applied] = {}
+        chosen: dict[tuple[str, Per], Limit] = {}
         for limit in self.limits:
             subject = self._subject(limit, facts)
-            if subject is None or (limit.family in chosen and limit.of.endswith(EVERYBODY)):
+            if subject is None:
                 continue
-            chosen[limit.family] = Applied(limit, subject, self._zone(limit, facts.tenant))
-        return list(chosen.values())
+            other = chosen.get((subject, limit.per))
+            if other is None or limit.particular > other.particular:
+                chosen[subject, limit.per] = limit
+        return [Applied(limit, subject, self._zone(limit, facts.tenant)) for (subject, _), limit in chosen.items()]
 
     def _subject(self, limit: Limit, facts: Said) -> str | None:
         """Whose limit this is in a job's case; None: it does not apply."""

@@ -34,6 +34,8 @@ _NEEDS: dict[Action, tuple[frozenset[str], str]] = {
     Action.RESUME: (frozenset({"batch_id", "tenant", "everything"}), "a batch_id, a tenant or everything"),
 }
 """What each action is about, one of them alone."""
+MOST_JOBS = 1_000_000_000
+"""No batch has more."""
 _OF_A_SEAL = ("total", "max_cost_usd", "max_errors", "max_error_rate")
 
 
@@ -59,12 +61,14 @@ class Control(BaseModel):
         default=None, description="reply: where the result shall go, too; seal: where the completion event goes."
     )
     reply_partition: Annotated[int, Field(ge=0)] | None = None
-    total: Annotated[int, Field(ge=0)] | None = Field(default=None, description="seal: how many jobs the batch has.")
+    total: Annotated[int, Field(ge=0, le=MOST_JOBS)] | None = Field(
+        default=None, description="seal: how many jobs the batch has."
+    )
     max_cost_usd: Usd | None = Field(
         default=None,
         description="seal: the batch stops once more was billed for it; what is running then comes on top.",
     )
-    max_errors: Annotated[int, Field(ge=0)] | None = Field(
+    max_errors: Annotated[int, Field(ge=0, le=MOST_JOBS)] | None = Field(
         default=None,
         description="seal: the batch stops once more of its jobs have ended as failed, rejected, expired or dead.",
     )

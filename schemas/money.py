@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 LARGEST = Decimal(10) ** 12
 """The largest amount, in dollars; above it somebody made a mistake."""
 
+DIGITS = 34
+"""So many a Decimal128 holds (IEEE 754-2008)."""
+
 
 def decimal_string(value: object) -> Decimal:
     """Return the amount that a decimal string names.
@@ -27,6 +30,8 @@ def decimal_string(value: object) -> Decimal:
         amount = value
     else:
         raise ValueError('must be a string with a decimal number, such as "0.25"; a JSON number is not exact')  # noqa: TRY004 pydantic wants ValueError
+    if amount.is_finite() and len(amount.as_tuple().digits) > DIGITS:
+        raise ValueError(f"has more than {DIGITS} digits, which no database keeps exactly")
     if not amount.is_finite() or not 0 <= amount <= LARGEST:
         raise ValueError("must be between 0 and 10^12 dollars")
     return amount.copy_abs()  # "-0" is nothing, too

@@ -25,6 +25,7 @@ from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
 from workers.engine.halts import Halting
 from workers.engine.hands import Hands
+from workers.engine.homing import Homing
 from workers.engine.inlet import Inlet
 from workers.engine.intake import Intake
 from workers.engine.kafka_in import KafkaIn
@@ -105,8 +106,7 @@ async def _rules(settings: Settings, books: MongoBooks) -> Rulebook:
 
 def _build(settings: Settings, store: MongoStore, sending: Sending, around: Around) -> Parts:
     failpoints, registry = Failpoints(settings.fail_at, Events("worker.failpoints")), Registry()
-    ready = ReadyQueue(settings)
-    known = Topics(lambda: kafka.partition_counts(settings))
+    ready, known = ReadyQueue(settings), Topics(lambda: kafka.partition_counts(settings))
     publisher = Publisher(store, sending, settings, failpoints)
     finisher = Finisher(store, publisher, registry, ready=ready, failpoints=failpoints)
     leases = Leases(store, settings.lease_s, Audit(store, registry, ready).run)
@@ -122,8 +122,8 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     )
     inlet = Inlet(store, publisher, dead_letters, known)
     halting = Halting(store, hands.halts, (dispatcher.heed_halts, taker.nudge))
-    batches = Batches(store, sending, settings, halting.hurry)
-    controller = Controller(inlet, dispatcher=dispatcher, halting=halting, sealed=batches.nudge)
+    batches, homing = Batches(store, sending, settings, halting.hurry), Homing(settings, sending, known)
+    controller = Controller(inlet, homing, dispatcher=dispatcher, halting=halting, sealed=batches.nudge)
     intake = Intake(inlet, hands=hands, taker=taker, failpoints=failpoints)
     readers = _readers(settings, intake, around.cluster, failpoints)
     pressure, lag = Pressure(settings, store, readers, ready), LoopLag()

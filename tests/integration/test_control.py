@@ -8,6 +8,8 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from broker.kafka import murmur2
+from broker.lanes import home
 from broker.local.stack import Stack
 from tests.faults.checker import check
 from tests.faults.reading import read_history, read_records
@@ -35,6 +37,27 @@ def halted(deployment: Deployment, scope: str, kind: str | None) -> Any:  # noqa
     """Whether a scope is marked so."""
     query: Mapping[str, Any] = {"_id": scope, "kind": kind if kind is not None else {"$exists": False}}
     return lambda: deployment.count(query, "halts") == 1
+
+
+async def test_of_two_messages_about_the_same_the_later_one_counts_whoever_sent_them_and_wherever_they_lie(
+    stack: Stack, prefix: str
+) -> None:
+    async with deployed(stack, prefix) as deployment:
+        [worker] = await deployment.workers()
+        topic = deployment.services.topic("jobs.control")
+        away = (home(murmur2(b"acme"), 8) + 1) % 8
+        producer = AIOKafkaProducer(bootstrap_servers=deployment.services.kafka, acks="all")
+        await producer.start()
+        try:
+            for _ in range(5):
+                await producer.send_and_wait(topic, b'{"action": "pause", "tenant": "acme"}', partition=away)
+        finally:
+            await producer.stop()
+        await deployment.until(halted(deployment, "acme", "paused"))
+        await deployment.until(lambda: deployment.documents({"_id": "acme"}, "halts")[0]["seq"] == 4)
+        await ask(deployment, action="resume", tenant="acme")
+        await deployment.until(halted(deployment, "acme", None))
+        await deployment.stop(worker)
 
 
 async def test_a_cancelled_batch_ends_running_queued_scheduled_and_late_jobs_and_no_others(

@@ -19,6 +19,7 @@ from schemas.codes import MEANING, Code
 from schemas.control import CONTROL_TYPE, Action, Control
 from workers.engine.dispatcher import Dispatcher
 from workers.engine.halts import Halting
+from workers.engine.homing import Homing
 from workers.engine.inlet import Inlet
 from workers.engine.persistence import until_known
 from workers.engine.record import Record
@@ -34,14 +35,24 @@ class Controller:
 
     Args:
         inlet: What a record needs on its way in.
+        homing: Has messages about the same in one partition.
         dispatcher: What runs here.
         halting: Is told of halts.
         sealed: Is told that a batch was sealed.
     """
 
-    def __init__(self, inlet: Inlet, *, dispatcher: Dispatcher, halting: Halting, sealed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        inlet: Inlet,
+        homing: Homing,
+        *,
+        dispatcher: Dispatcher,
+        halting: Halting,
+        sealed: Callable[[], None],
+    ) -> None:
         self._store, self._dead_letters = inlet.store, inlet.dead_letters
         self._publisher, self._topics = inlet.publisher, inlet.topics
+        self._homing = homing
         self._dispatcher = dispatcher
         self._halting = halting
         self._sealed = sealed
@@ -66,6 +77,8 @@ class Controller:
         read = read_control(record.value, record.headers)
         if isinstance(read, NotAJob):
             await self._dead_letters.keep(record, read)
+            return
+        if await self._homing.moved(record, read.key):
             return
         if read.reply_to is not None and not await self._topics.knows(read.reply_to, read.reply_partition):
             await self._dead_letters.keep(

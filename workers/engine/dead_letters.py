@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from broker.codec import NotAJob
@@ -13,6 +14,7 @@ from broker.lanes import Sent
 from broker.outgoing import dead_headers
 from broker.sending import Sending
 from broker.settings import Settings
+from workers.engine.insistence import acknowledged
 from workers.engine.persistence import LONGEST_RETRY_S
 from workers.engine.record import Record
 
@@ -44,14 +46,13 @@ class DeadLetters:
 
     async def kept(self, burials: Iterable[Burial]) -> None:
         """Wait until `jobs.dead` has them all."""
-        for record, why, first in burials:
-            sent = first
-            while (error := await _failure(sent)) is not None:
-                self._events.warning(
-                    "record.dead_unacknowledged", reason=str(error), again_in_s=LONGEST_RETRY_S, **_where(record)
-                )
-                await asyncio.sleep(LONGEST_RETRY_S)
-                sent = await self._send(record, why)
+        for record, why, sent in burials:
+            await acknowledged(sent, partial(self._send, record, why), partial(self._failed, record))
+
+    def _failed(self, record: Record, error: AibrokerError) -> None:
+        self._events.warning(
+            "record.dead_unacknowledged", reason=str(error), again_in_s=LONGEST_RETRY_S, **_where(record)
+        )
 
     async def _send(self, record: Record, why: NotAJob) -> "asyncio.Future[Sent]":
         headers = dead_headers(record.headers, why, record.place, datetime.now(UTC))
@@ -61,11 +62,3 @@ class DeadLetters:
 def _where(record: Record) -> dict[str, Any]:
     place = record.place
     return {"topic": place.topic, "partition": place.partition, "offset": place.offset}
-
-
-async def _failure(sent: "asyncio.Future[Sent]") -> AibrokerError | None:
-    try:
-        await sent
-    except AibrokerError as error:
-        return error
-    return None

@@ -57,6 +57,11 @@ class Topics:
                 await asyncio.sleep(REFRESH_S)
         return self.exists(topic, partition)
 
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; 0 where there is none."""
+        await self.knows(topic, None)
+        return self._partitions.get(topic, 0)
+
     def _fresh(self, age_s: float) -> bool:
         return self._clock() - self._fetched_at <= age_s
 

@@ -48,7 +48,7 @@ class Account:
         self.holds = 0  # open ones
         self.asking = 0  # how many wait for a chunk
         self.meant = 0  # holds under way that are to be counted here, and may wait for another account yet
-        self.taken = 0  # holds, since this worker began
+        self.taken = 0  # holds that were not given back, since this worker began
         self.denied = 0  # jobs that were told to wait
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
         self.told = NOTHING_TOLD  # what the book surely has of `telling`
@@ -97,7 +97,11 @@ class Account:
         self.used_usd += usd
 
     def untake(self, tokens: int, usd: Decimal) -> None:
-        """Give a hold back."""
+        """Give a hold back: of a job that another limit kept from its call, or whose call used nothing."""
+        self.taken -= 1
+        self._end(tokens, usd)
+
+    def _end(self, tokens: int, usd: Decimal) -> None:
         self.holds -= 1
         self._unuse(tokens, usd)
         if not self.lasting and self.hunger.waiting:
@@ -112,7 +116,7 @@ class Account:
             self.used_tokens += tokens - held_tokens
             self.used_usd += usd - held_usd
         else:
-            self.untake(held_tokens, held_usd)
+            self._end(held_tokens, held_usd)
 
     def unsettle(self, tokens: int, usd: Decimal) -> None:
         """What was settled was not used: somebody else's finish won."""
@@ -190,7 +194,7 @@ class Account:
     def judge(self, taken: Amounts) -> None:
         """Count the holds since the last time that passed a limit of which everything was used already; `taken` is what the book says of all."""
         if self.passing and used_up(taken, self.limit):
-            self.passed_over += self.taken - self._judged
+            self.passed_over += max(self.taken - self._judged, 0)
         self._judged = self.taken
 
     @property

@@ -1,5 +1,6 @@
 """Limits: a sentence with file and line for each mistake, and which limits apply to which job."""
 
+import itertools
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def problem(folder: Path, text: str) -> str:
             "{scope: tag, per: day, requests: 1}",
             "FILE:3: limits.1: Value error, a limit of scope tag says of which one",
         ),
+        (
+            '{scope: job, of: "*", per: lifetime, at_limit: reject, mode: shadow, requests: 1}',
+            "FILE:3: limits.1: Value error, a limit of scope job is for each job",
+        ),
+        ("{scope: tenant, per: day, requests: 9223372036854775808}", "FILE:3: limits.1.requests"),
         ("{scope: job, per: day, requests: 1}", "FILE:3: limits.1: Value error, a limit of scope job is for each job"),
         (
             "{scope: tenant, tenant: acme, per: day, requests: 1}",
@@ -156,6 +162,24 @@ def test_a_limit_narrowed_to_a_tenant_has_a_book_of_its_own() -> None:
     assert applying(ACME, limit(scope="model", tenant="*")) == ["model@acme:m"]
     assert applying(ACME, limit(scope="model", tenant="beta")) == []
     assert applying(ACME, limit(scope="model"), limit(scope="model", tenant="acme")) == ["model:m", "model@acme:m"]
+
+
+@pytest.mark.parametrize("scope", ["batch", "model", "tag"])
+def test_of_limits_that_would_count_in_one_book_the_one_that_names_more_applies_alone(scope: str) -> None:
+    of = {"of": "team=*"} if scope == "tag" else {}
+    everybodys = limit(scope=scope, tenant="*", requests=100, **of)
+    acmes = limit(scope=scope, tenant="acme", requests=10, **of)
+    anybodys = limit(scope=scope, requests=1_000, **of)
+    for limits in itertools.permutations((everybodys, acmes, anybodys)):
+        found = Rulebook(limits, TENANTS).applying(ACME)
+        assert len({(applied.subject, applied.limit.per) for applied in found}) == len(found)
+        assert sorted(applied.limit.requests or 0 for applied in found) == ([10] if scope == "batch" else [10, 1_000])
+
+
+def test_the_owner_is_named_before_the_tenant() -> None:
+    limits = (limit(scope="model", tenant="acme", requests=1), limit(scope="model", of="m", tenant="*", requests=2))
+    for order in (limits, limits[::-1]):
+        assert [applied.limit.requests for applied in Rulebook(order, TENANTS).applying(ACME)] == [2]
 
 
 @pytest.mark.parametrize(

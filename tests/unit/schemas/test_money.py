@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from schemas.money import LARGEST, Usd, decimal_string, plain
+from schemas.money import DIGITS, LARGEST, Usd, decimal_string, plain
 
-AMOUNTS = st.decimals(min_value=0, max_value=LARGEST, allow_nan=False, allow_infinity=False)
+AMOUNTS = st.decimals(min_value=0, max_value=LARGEST, allow_nan=False, allow_infinity=False).filter(
+    lambda amount: len(amount.as_tuple().digits) <= DIGITS
+)
 
 
 class Bill(BaseModel):
@@ -21,6 +23,12 @@ class Bill(BaseModel):
 @given(AMOUNTS)
 def test_an_amount_is_the_same_after_a_round_trip(amount: Decimal) -> None:
     assert Bill.model_validate_json(Bill(usd=amount).model_dump_json()).usd == amount
+
+
+def test_an_amount_that_no_database_keeps_exactly_is_refused() -> None:
+    assert decimal_string("0." + "1" * DIGITS) == Decimal("0." + "1" * DIGITS)
+    with pytest.raises(ValueError, match="more than 34 digits"):
+        decimal_string("0." + "1" * (DIGITS + 1))
 
 
 @given(AMOUNTS)

@@ -16,6 +16,7 @@ from tests.virtual_time import run
 from workers.engine.control import Controller, read_control
 from workers.engine.dead_letters import DeadLetters
 from workers.engine.halts import Halting
+from workers.engine.homing import Homing
 from workers.engine.inlet import Inlet
 from workers.engine.record import Record
 from workers.engine.topics import Topics
@@ -37,6 +38,12 @@ from workers.stores.protocol import Address, Finish, NewJob
         (b'{"action": "pause"}', (), Code.INVALID_CONTROL),
         (b'{"action": "cancel", "job_id": "a", "max_errors": 0}', (), Code.INVALID_CONTROL),
         (b'{"action": "seal", "batch_id": "b", "total": 1, "max_cost_usd": 5}', (), Code.INVALID_CONTROL),
+        (b'{"action": "seal", "batch_id": "b", "total": 9223372036854775807}', (), Code.INVALID_CONTROL),
+        (
+            b'{"action": "seal", "batch_id": "b", "total": 1, "max_errors": 9223372036854775807}',
+            (),
+            Code.INVALID_CONTROL,
+        ),
         (b'{"action": "cancel", "job_id": "a"}', [("ce_type", b"aibroker.job.v1")], Code.UNKNOWN_VERSION),
     ],
 )
@@ -90,7 +97,11 @@ class Desk:
         letters, nothing = cast("DeadLetters", self.letters), cast("Any", None)
         inlet = Inlet(self.store, nothing, letters, Topics(self._topics))
         halting = cast("Halting", self)
-        self.controller = Controller(inlet, dispatcher=nothing, halting=halting, sealed=self.look)
+        self.controller = Controller(inlet, cast("Homing", self), dispatcher=nothing, halting=halting, sealed=self.look)
+
+    async def moved(self, record: Record, key: str) -> bool:
+        """All messages lie where they belong."""
+        return not (record and key)
 
     def hurry(self, scope: str) -> None:
         """Keep what documents have to be told of."""

@@ -71,7 +71,7 @@ def controlled(kafka: Kafka) -> tuple[Message, Coroutine[Any, Any, None]]:
     nothing = cast("Any", None)
     letters = DeadLetters(Settings(), cast("Sending", kafka))
     controller = Controller(
-        Inlet(nothing, nothing, letters, nothing), dispatcher=nothing, halting=nothing, sealed=nothing
+        Inlet(nothing, nothing, letters, nothing), nothing, dispatcher=nothing, halting=nothing, sealed=nothing
     )
     message = Message(b"cancel, please")
     return message, KafkaIn(Settings(), controller.handle)._handle(cast("Any", message))

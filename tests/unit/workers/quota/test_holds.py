@@ -450,6 +450,19 @@ async def test_at_the_limit_another_model_or_the_lowest_priority_is_named() -> N
     assert (await denied(lower)).policy == "lower_priority"
 
 
+async def test_what_another_limit_keeps_from_its_call_has_not_passed_a_shadow() -> None:
+    books = CountingBooks()
+    holds = worker(books, limit(requests=1, mode="shadow"), limit(scope="model", of="m", requests=3))
+    await held(holds)
+    [shadow] = [account for account in holds.accounts.values() if account.passing]
+    await holds.entries.write(shadow, keeping=True)
+    await held(holds), await held(holds)
+    for _ in range(5):
+        await denied(holds)
+    await holds.entries.write(shadow, keeping=True)
+    assert (shadow.taken, books.books[shadow.key].told["w1"].passed_over) == (3, 2)
+
+
 @pytest.mark.parametrize("mode", ["soft", "shadow"])
 async def test_a_soft_limit_and_a_shadow_let_pass_also_while_the_database_is_away_and_ask_it_once(mode: str) -> None:
     books = CountingBooks()
