@@ -68,6 +68,7 @@ OWNS_TASKS = {
     "broker/client/submission.py",  # waits for the source's next job, cancelled in the same `try`
     "broker/sending.py",  # the sending task, ended by `aclose`
     "workers/engine/publisher.py",  # publishing goes on beside the finisher; `flush` waits for it
+    "workers/quota/tender.py",  # a sum over the ledger goes on beside the rounds, ended by `stop`
 }
 """Who starts tasks outside a TaskGroup, and ends them."""
 

@@ -32,7 +32,7 @@ SCENARIOS: Sequence[Scenario] = tuple(
         ),
         "Quotas": (
             *("losses", "crashes", "pauses", "estimates", "returns", "quiet"),
-            *("alone", "passes", "changes", "lates"),
+            *("alone", "passes", "changes", "lates", "sums"),
         ),
     }.items()
     for name in names
@@ -106,6 +106,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("closed is what the ledger says", "quotas-crashes", "SpendIsBounded"),
     Mutation("closed is no chunk", "quotas-crashes", "NothingIsCountedTwice"),
     Mutation("closed leaves out entries", "quotas-crashes", "NothingIsCountedTwice"),
+    Mutation("a sum is for those who had no entry", "quotas-sums", "SpendIsBounded"),
     Mutation("only the fenced are closed", "quotas-pauses", "SpendIsBounded"),
     Mutation("a hold needs the lease", "quotas-pauses", "SpendIsBounded"),
     # holds without a chunk

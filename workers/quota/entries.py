@@ -10,7 +10,7 @@ from broker.limits import Limit, Rulebook
 from workers.quota.account import Account
 from workers.quota.alerts import noticing
 from workers.quota.book import NOTHING, NOTHING_TOLD, Amounts, Book, extended
-from workers.quota.protocol import Books, Key
+from workers.quota.protocol import SOON_S, Books, Key
 from workers.stores.protocol import StoreUnknownError
 
 _TRIES = 8
@@ -124,13 +124,14 @@ class Entries:
             account.recall(entry, book.told.get(self.incarnation, NOTHING_TOLD))
         return book
 
-    async def read_or_begin(self, account: Account) -> Book:
-        """The book; where there is none yet, one that knows what the ledger says of this window."""
+    async def read_or_begin(self, account: Account, within_s: float = SOON_S) -> Book:
+        """The book; where there is none yet, one that knows what the ledger says of this window, if it says so in time."""
         book = (await self.books.read([account.key])).get(account.key)
         if book is not None:
             return book
         # Where holds pass without a chunk, the ledger may have rows of workers that are about to enter themselves; our own are in our entry.
-        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, {self.incarnation}))
+        without = {self.incarnation}
+        return Book(closed=NOTHING if account.passes else await self.books.spent(account.key, without, within_s))
 
     async def write(self, account: Account, *, keeping: bool = False) -> None:
         """Have the book say what is used and spent, and nothing more unless what is free is kept: lowered here first, then there.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from broker.limit_versions import LimitVersion
 from workers.quota.book import NOTHING, Amounts, Book, added
-from workers.quota.protocol import Books, Key, looked_at_until
+from workers.quota.protocol import SOON_S, Books, Key, looked_at_until
 
 
 class MemoryBooks:
@@ -31,8 +31,9 @@ class MemoryBooks:
         self.books[key] = replace(book, rev=book.rev + 1)
         return True
 
-    async def spent(self, key: Key, without: Collection[str]) -> Amounts:
+    async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
         """What the ledger's billed rows of this key say, for all incarnations but `without`."""
+        del within_s  # nothing takes time here
         if not key.on_ledger:
             return NOTHING
         return added(amounts for of, incarnation, amounts in self.rows if of == key and incarnation not in without)

@@ -18,7 +18,7 @@ from broker.limits import parts
 from broker.mongo import Database, Document
 from broker.windows import BEGINNING, Per
 from workers.quota.book import NOTHING, Alert, Amounts, Book, Limit, Told
-from workers.quota.protocol import Books, Key, looked_at_until
+from workers.quota.protocol import SOON_S, Books, Key, looked_at_until
 from workers.stores.mongo_wire import answered
 from workers.stores.protocol import StoreUnknownError
 
@@ -37,7 +37,7 @@ _KEY = ("subject", "per", "start", "end")
 class MongoBooks:
     """`MongoBooks(connect(url)[name])`; every verb ends after `timeout_s` seconds."""
 
-    def __init__(self, database: Database, timeout_s: float = 5.0) -> None:
+    def __init__(self, database: Database, timeout_s: float = SOON_S) -> None:
         self._database: Database = database.client.get_database(
             database.name,
             read_concern=ReadConcern("majority"),
@@ -72,7 +72,7 @@ class MongoBooks:
                 return False
         return True
 
-    async def spent(self, key: Key, without: Collection[str]) -> Amounts:
+    async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
         """What the ledger's billed rows of this key say, for all incarnations but `without`."""
         if not key.on_ledger:
             return NOTHING
@@ -88,7 +88,7 @@ class MongoBooks:
             "tokens": {"$sum": {"$add": ["$input_tokens", "$output_tokens"]}},
             "usd": {"$sum": "$cost_usd"},
         }
-        found = await self._aggregate("usage", [{"$match": rows}, {"$group": sums}])
+        found = await self._aggregate("usage", [{"$match": rows}, {"$group": sums}], within_s)
         return _amounts(found[0]) if found else NOTHING
 
     async def closable(self, incarnations: Collection[str]) -> set[str]:
@@ -153,10 +153,12 @@ class MongoBooks:
                 or await self._jobs.find_one(outbox, {"_id": 1}, hint="outbox") is not None
             )
 
-    async def _aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+    async def _aggregate(
+        self, collection: str, pipeline: Sequence[Document], within_s: float = SOON_S
+    ) -> list[Document]:
         """Run a pipeline whose answer fits one message, by the command itself: the drivers' methods differ."""
         command = {"aggregate": collection, "pipeline": list(pipeline), "cursor": {"batchSize": 10_000}}
-        with answered(self._timeout_s):
+        with answered(within_s):
             reply = await self._database.command({**command, "readConcern": _MAJORITY})
         found: list[Document] = reply["cursor"]["firstBatch"]
         return found

@@ -120,6 +120,10 @@ def looked_at_until(key: Key) -> datetime:
     return key.end if key.end == END else key.end + min(max(key.end - key.start, LEAST), MOST)
 
 
+SOON_S = 5.0
+"""What is asked on a job's path ends by then."""
+
+
 class Books(Protocol):
     """One document per limit's owner and window, the ledger's sums, and what is known of other incarnations.
 
@@ -135,8 +139,8 @@ class Books(Protocol):
         A write that is executed late changes nothing, because the revision that it expects has passed.
         """
 
-    async def spent(self, key: Key, without: Collection[str]) -> Amounts:
-        """What the ledger's billed rows of this key say, for all incarnations but `without`."""
+    async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
+        """What the ledger's billed rows of this key say, for all incarnations but `without`; unknown where that takes longer."""
 
     async def closable(self, incarnations: Collection[str]) -> set[str]:
         """Those that are dead (their lease fenced or gone) with no document claimed in their name and no outbox of theirs left."""

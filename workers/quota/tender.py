@@ -4,14 +4,15 @@ It reads only books in which this worker has something free or unsettled or has 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from broker.events import Events
 from workers.quota.account import Account
 from workers.quota.alerts import reached
-from workers.quota.book import NOTHING, Amounts, Book, Limit, added, fitting
+from workers.quota.book import Amounts, Book, Limit, added, fitting
+from workers.quota.closing import Closer
 from workers.quota.holds import Holds
 from workers.quota.protocol import Key
 from workers.stores.protocol import StoreUnknownError
@@ -21,12 +22,10 @@ NUDGED_S = 0.1
 """After so long somebody looks again who was nudged, because what is limited at one moment has become free."""
 IDLE_S = 5.0
 """Who has taken no hold for so long gives back what is free."""
-LOOK_AROUND_S = 30.0
-"""How often books are looked for that others left behind: jobs that wait, entries of the dead."""
+CLOSING_S = 1.0
+"""So long a round waits for sums over the ledger, so that the room that they find is given out at once."""
 IN_A_ROUND = 64
 """So many books of limits for which nobody waits are read in a round: reading a thousand in each took more CPU than their jobs did."""
-RECONCILE_S = 60.0
-"""So long after an entry was closed its book is compared with the ledger once more."""
 MOST_RELEASED = 1_000
 """Jobs released at once, for one key."""
 
@@ -49,9 +48,9 @@ class Tender:
         self._books = holds.entries.books
         self._release = release
         self._now = now
-        self._looked_at: float | None = None
+        self._closer = Closer(holds.entries, holds.clock)
+        self._closing: asyncio.Task[None] | None = None
         self._turn = 0  # how many books were read in their turn
-        self._reconcile: dict[Key, float] = {}
         self._nudged = asyncio.Event()
         holds.freed = self._nudged.set
         self._events = Events("worker.quota")
@@ -81,6 +80,9 @@ class Tender:
         Raises:
             StoreUnknownError: Something may be granted until this incarnation's entries are closed.
         """
+        if self._closing is not None:
+            self._closing.cancel()
+            await asyncio.wait({self._closing})
         for account in list(self._holds.accounts.values()):
             if not account.settled:
                 await self._entries.write(account)
@@ -93,7 +95,7 @@ class Tender:
         """
         if not (self._holds.limited or self._holds.accounts):
             return
-        await self._look_around()
+        await self._find_waiting()
         moment = self._holds.clock()
         restless = {key: account for key, account in self._holds.accounts.items() if _restless(account)}
         books = await self._books.read(await self._to_read(restless)) if restless else {}
@@ -108,10 +110,12 @@ class Tender:
             for account in restless.values()
             if account.hunger.waiting and not account.gone
         }
+        await self._close(
+            {key: books[key] for key in restless if key.wait_key in hungry and key in books},
+            [account for key, account in restless.items() if account.hunger.doubtful and key not in books],
+        )
         if hungry:
-            await self._close_in({key: books[key] for key in restless if key.wait_key in hungry and key in books})
             await self._feed(list(hungry.values()))
-        await self._reconcile_late(moment)
         self._forget()
 
     async def _to_read(self, restless: Mapping[Key, Account]) -> list[Key]:
@@ -138,8 +142,8 @@ class Tender:
         current = [self._holds.account(account.applied, self._now()) for account in hungry]
         books = await self._books.read([account.key for account in current])
         for account in current:
-            book = books.get(account.key) or await self._entries.read_or_begin(account)
-            await self._feed_one(account, book)
+            if (book := books.get(account.key)) is not None or not account.hunger.doubtful:
+                await self._feed_one(account, book or await self._entries.read_or_begin(account))
 
     async def _feed_one(self, account: Account, book: Book) -> None:
         hunger, key = account.hunger, account.key
@@ -160,61 +164,24 @@ class Tender:
             if book is None or not book.waiting or await self._books.swap(key, book.noting(waiting=False)):
                 account.hunger.waiting = False
 
-    # -- the dead ------------------------------------------------------------------------------------------------------
-    async def _look_around(self) -> None:
-        """From time to time, and at first: find keys on which jobs wait, and close what the dead left behind."""
-        moment = self._holds.clock()
-        if self._looked_at is not None and moment - self._looked_at < LOOK_AROUND_S:
+    # -- what needs the ledger -----------------------------------------------------------------------------------------
+    async def _find_waiting(self) -> None:
+        """From time to time, and at first: find keys on which jobs wait."""
+        if not self._closer.due:
             return
         for key in await self._books.waiting(self._now()):
             account = self._holds.of(key, self._now())
             if account is not None:
                 account.hunger.waiting = True
-        named = await self._books.named(self._now())
-        named.pop(self._entries.incarnation, None)
-        dead = await self._books.closable(named.keys()) if named else set()
-        keys = {key for incarnation in dead for key in named[incarnation]}
-        for key in keys:
-            await self._close(key, dead)
-        self._looked_at = moment
 
-    async def _close_in(self, books: Mapping[Key, Book]) -> None:
-        """Close what the dead have in these books."""
-        others = {owner for book in books.values() for owner in book.grants} - {self._entries.incarnation}
-        dead = await self._books.closable(others) if others else set()
-        for key, book in books.items():
-            if not dead.isdisjoint(book.grants):
-                await self._close(key, dead)
-
-    async def _close(self, key: Key, dead: Collection[str]) -> None:
-        """Remove the entries of the dead; what they have spent is what the ledger says, an absolute figure.
-
-        Nothing of it is theirs to change any more, and the swap fails if anybody else touched the book since it was read.
-        """
-        book = (await self._books.read([key])).get(key)
-        if book is None or book.grants.keys().isdisjoint(dead):
-            return
-        gone = book.grants.keys() & set(dead)
-        closed = await self._books.spent(key, book.grants.keys() - gone)
-        if await self._close_to(key, book, closed, gone):
-            self._events.info("quota.closed", key=key.wait_key, incarnations=sorted(gone))
-            self._reconcile[key] = self._holds.clock() + RECONCILE_S
-
-    async def _reconcile_late(self, moment: float) -> None:
-        """Compare what is closed with the ledger: a zombie may have settled after its entry was closed."""
-        late = self._entries.late
-        self._reconcile.update(dict.fromkeys(late - self._reconcile.keys(), moment + RECONCILE_S))
-        late.clear()
-        for key in [key for key, due in self._reconcile.items() if due <= moment]:
-            book = (await self._books.read([key])).get(key)
-            closed = await self._books.spent(key, book.grants.keys()) if book else NOTHING
-            if book is None or book.closed == closed or await self._close_to(key, book, closed):
-                del self._reconcile[key]
-
-    async def _close_to(self, key: Key, book: Book, closed: Amounts, gone: Collection[str] = ()) -> bool:
-        applied = self._entries.rules.of(key.subject, key.per)
-        limit = None if applied is None else applied.limit
-        return await self._entries.swap(key, limit, book.closing(gone, closed)) is not None
+    async def _close(self, hungry: Mapping[Key, Book], without: Sequence[Account]) -> None:
+        """Have done what needs sums over the ledger; what takes long goes on beside the rounds that follow."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._closer.work(hungry, without, self._now()))
+        done, _ = await asyncio.wait({self._closing}, timeout=CLOSING_S)
+        if done:
+            closing, self._closing = self._closing, None
+            closing.result()
 
     # -- windows -------------------------------------------------------------------------------------------------------
     def _forget(self) -> None:

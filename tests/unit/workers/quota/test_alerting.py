@@ -10,10 +10,11 @@ from broker.limits import Limit, Rulebook
 from workers.quota.alerting import TAKE_OVER, Alerting
 from workers.quota.alerts import alert_id, event
 from workers.quota.book import Alert, Amounts
+from workers.quota.closing import LOOK_AROUND_S
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.protocol import Denied, Key, Need
-from workers.quota.tender import IDLE_S, LOOK_AROUND_S, Tender
+from workers.quota.tender import IDLE_S, Tender
 from workers.stores.protocol import StoreUnknownError
 
 KEY = Key("tenant:acme", "day", datetime(2026, 12, 1, tzinfo=UTC), datetime(2026, 12, 2, tzinfo=UTC))

@@ -9,11 +9,12 @@ import pytest
 from broker.limit_versions import LimitVersion
 from broker.limits import Limit, Rulebook
 from workers.quota.book import Amounts, Book
+from workers.quota.closing import RECONCILE_S
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
 from workers.quota.protocol import Denied, Hold, Key, Need
 from workers.quota.ruling import AGAIN, Ruling
-from workers.quota.tender import IDLE_S, RECONCILE_S, Tender
+from workers.quota.tender import IDLE_S, Tender
 from workers.stores.protocol import StoreUnknownError
 
 CENT = Decimal("0.01")

@@ -1,18 +1,23 @@
 """The background gives back what is not used, closes the dead by the ledger's figure, and releases who waits when there is room."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 
+import pytest
+
 from broker.limits import Limit, Rulebook
+from workers.quota import tender
 from workers.quota.book import NOTHING, Amounts, Book
+from workers.quota.closing import LOOK_AROUND_S, RECONCILE_S
 from workers.quota.holds import Holds
 from workers.quota.memory import MemoryBooks
-from workers.quota.protocol import Denied, Hold, Key, Need
-from workers.quota.tender import IDLE_S, IN_A_ROUND, LOOK_AROUND_S, PERIOD_S, RECONCILE_S, Tender
+from workers.quota.protocol import SOON_S, Denied, Hold, Key, Need
+from workers.quota.tender import IDLE_S, IN_A_ROUND, PERIOD_S, Tender
+from workers.stores.protocol import StoreUnknownError
 
 KEY = Key("tenant:acme", "day", datetime(2026, 12, 1, tzinfo=UTC), datetime(2026, 12, 2, tzinfo=UTC))
 CENT = Decimal("0.01")
@@ -416,3 +421,99 @@ async def test_of_many_limits_those_for_which_jobs_wait_elsewhere_give_back_in_t
     assert free != NOTHING
     assert us.holds.accounts[last].free == NOTHING
     assert us.holds.accounts[list(us.holds.accounts)[-2]].free != NOTHING
+
+
+class LongLedger(MemoryBooks):
+    """Books whose ledger has too many rows to be summed in a few seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summed, self.sums = asyncio.Event(), 0
+
+    async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
+        """Unknown to who has little time; the others wait."""
+        self.sums += 1
+        if within_s <= SOON_S:
+            raise StoreUnknownError("it takes longer")
+        await self.summed.wait()
+        return await super().spent(key, without)
+
+
+async def test_a_sum_that_takes_minutes_keeps_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tender, "CLOSING_S", 0.01)
+    books = LongLedger()
+    books.books[KEY] = Book(rev=1, grants={"gone": Amounts(3, 3, CENT)})
+    books.dead.add("gone")
+    worker = Worker(books, "w1", requests=10)
+    await worker.use()
+    for _ in range(3):
+        await worker.tend(PERIOD_S)
+    assert "gone" in books.books[KEY].grants
+    await worker.tend(IDLE_S)
+    assert books.books[KEY].grants["w1"].requests == 1  # what was free is given back meanwhile
+    assert books.sums == 1
+    books.summed.set()
+    await asyncio.sleep(0)
+    await worker.tend(PERIOD_S)
+    assert "gone" not in books.books[KEY].grants
+    await worker.tender.stop()
+
+
+async def test_a_book_that_a_job_has_no_time_to_begin_is_begun_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tender, "CLOSING_S", 0.01)
+    books = LongLedger()
+    books.rows.append((KEY, "of before", Amounts(9, 9, CENT)))
+    worker = Worker(books, "w1", requests=10)
+    assert not await worker.use()
+    await worker.tend(PERIOD_S)
+    assert not await worker.use()
+    books.summed.set()
+    await asyncio.sleep(0)
+    await worker.tend(PERIOD_S)
+    assert books.books[KEY].closed.requests == 9
+    assert worker.released
+    assert await worker.use()
+    assert not await worker.use()
+    await worker.tender.stop()
+
+
+async def test_a_sum_that_fails_is_tried_again_and_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(MemoryBooks):
+        async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
+            if key == KEY:
+                raise StoreUnknownError("away")
+            return await super().spent(key, without, within_s)
+
+    books, other = Failing(), KEY._replace(subject="tenant:other")
+    for key in (KEY, other):
+        books.books[key] = Book(rev=1, grants={"gone": Amounts(3, 3, CENT)})
+    books.dead.add("gone")
+    worker = Worker(books, "w1", requests=10)
+    await worker.tend()
+    assert ("gone" in books.books[KEY].grants, "gone" in books.books[other].grants) == (True, False)
+    assert "quota.not_summed" in caplog.text
+
+
+async def test_a_sum_from_before_somebody_came_and_went_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stale(LongLedger):
+        async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
+            early = await MemoryBooks.spent(self, key, without, within_s)
+            await self.summed.wait()
+            return early
+
+    monkeypatch.setattr(tender, "CLOSING_S", 0.01)
+    books = Stale()
+    books.books[KEY] = Book(rev=1, grants={"gone": Amounts(3, 3, CENT)})
+    books.dead.add("gone")
+    worker = Worker(books, "w1", requests=10)
+    await worker.tend()
+    books.rows.append((KEY, "passer-by", Amounts(5, 5, CENT)))
+    passed = books.books[KEY].granting("passer-by", Amounts(5, 5, CENT)).closing(["passer-by"], Amounts(5, 5, CENT))
+    assert await books.swap(KEY, passed)
+    books.summed.set()
+    await asyncio.sleep(0.02)
+    assert books.books[KEY].closed.requests == 5
+    await worker.tend(LOOK_AROUND_S)
+    await worker.tend(LOOK_AROUND_S)
+    assert (books.books[KEY].closed.requests, "gone" in books.books[KEY].grants) == (5, False)
+    await worker.tender.stop()
