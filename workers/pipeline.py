@@ -58,12 +58,10 @@ class Pipeline:
             Ended: `quota_exceeded` where a limit rejects, `cost_limit` where the job's own limit is too low.
             Postponed: Where it is to wait, or to go on in the lowest priority.
         """
-        targets = self.router.targets(running.job)
-        held = await self._hold(running, targets[0])
+        targets, held = await self._hold(running)
         if isinstance(held, Denied) and held.policy == "cheaper_model":
             running.job = running.job.model_copy(update={"body": {**running.job.body, "model": held.model}})
-            targets = self.router.targets(running.job)
-            held = await self._hold(running, targets[0])
+            targets, held = await self._hold(running)
         if not isinstance(held, Denied):
             return targets, held
         if held.policy == "lower_priority":
@@ -74,21 +72,26 @@ class Pipeline:
             running.ready.claim.last_failure = Code.QUOTA_EXCEEDED
         raise Postponed(held.until, "quota", held.wait_key)
 
-    async def _hold(self, running: Running, target: Target) -> Hold | Denied:
-        estimate = self.caller.estimate(running, target)
-        self.router.check_cost(running.job, target, estimate.input_tokens)
+    async def _hold(self, running: Running) -> tuple[Sequence[Target], Hold | Denied]:
+        """Hold what the dearest target would cost: a call may have to go to it."""
+        targets: Sequence[Target] = self.router.targets(running.job)
+        estimate = self.caller.estimate(running, targets[0])
+        targets = self.router.affordable(running.job, targets, estimate.input_tokens)
+        dearest = targets[0].price.cost(estimate)
+        for target in targets[1:]:
+            dearest = max(dearest, target.price.cost(estimate))
         claim, job, now = running.ready.claim, running.job, datetime.now(UTC)
         running.held_tokens = estimate.input_tokens + estimate.output_tokens
         need = Need(
             claim.tenant,
             job.model,
             running.held_tokens,
-            target.price.cost(estimate),
+            dearest,
             claim.priority,
             claim.batch_id,
             job.tags,
         )
-        return self.quota.try_hold(need, now) or await self.quota.hold(need, now)
+        return targets, self.quota.try_hold(need, now) or await self.quota.hold(need, now)
 
     async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
         """The outcome of an answered job, after the guards have seen the answer."""

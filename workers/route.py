@@ -1,7 +1,7 @@
 """Which targets may answer a job: a pure look-up of its model; a model without a price is not routed, because its ledger could not be right."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -10,11 +10,13 @@ from broker.settings import Provider, Settings
 from schemas.codes import MEANING, Code
 from schemas.job import Job
 from schemas.result import Status
-from workers.engine.ready import output_limit
+from workers.engine.ready import choices, output_limit
 from workers.outcome import Ended
 from workers.providers.protocol import Tokens
 
 SUGGESTED = 5
+KNOWN_TIERS = frozenset({None, "auto", "default", "flex", "priority", "scale", "batch"})
+"""The service tiers that providers know, as bodies name them."""
 KNOWN_S = 60
 """So long, in seconds, targets are kept with their prices."""
 
@@ -45,7 +47,7 @@ class Router:
         self._routes = settings.routes
         self._prices = prices
         self._clock = clock
-        self._known: dict[str, tuple[Target, ...]] = {}
+        self._known: dict[tuple[str, str | None], tuple[Target, ...]] = {}
         self._until = 0.0
 
     def targets(self, job: Job) -> tuple[Target, ...]:
@@ -57,11 +59,13 @@ class Router:
         if (now := self._clock()) >= self._until:  # prices may hold for a time only
             self._known.clear()
             self._until = now + KNOWN_S
-        found = self._known.get(job.model)
+        tier = job.body.get("service_tier")
+        asked = (job.model, tier if isinstance(tier, str) else None)
+        found = self._known.get(asked)
         if found is None:
-            found = self._find(job.model)
-            if found:  # unknown names are not kept: there is no end to them
-                self._known[job.model] = found
+            found = self._find(*asked)
+            if found and tier in KNOWN_TIERS:  # unknown names are not kept: there is no end to them
+                self._known[asked] = found
         if not found:
             known = sorted(
                 {*self._routes, *(model for provider in self._providers.values() for model in provider.models)}
@@ -74,20 +78,24 @@ class Router:
             )
         return found
 
-    def check_cost(self, job: Job, target: Target, input_tokens: int) -> None:
-        """Refuse a job that may cost more than it allows: counted input and `max_tokens` at the target's price.
+    def affordable(self, job: Job, targets: Sequence[Target], input_tokens: int) -> Sequence[Target]:
+        """The targets at which a job cannot cost more than it allows: counted input and `max_tokens` at the target's price.
 
         Raises:
-            Ended: `cost_limit`.
+            Ended: `cost_limit`, where it may at each.
         """
         if job.max_cost_usd is None:
-            return
-        most = most_cost(job, target, input_tokens)
-        if most is None or most > job.max_cost_usd:
-            asked = "the body names no max_tokens" if most is None else f"it may cost {most:f} dollars"
+            return targets
+        costs = [most_cost(job, target, input_tokens) for target in targets]
+        found = [
+            target for target, most in zip(targets, costs, strict=True) if most is not None and most <= job.max_cost_usd
+        ]
+        if not found:
+            asked = "the body names no max_tokens" if costs[0] is None else f"it may cost {costs[0]:f} dollars"
             raise Ended(Status.REJECTED, Code.COST_LIMIT, f"max_cost_usd: {asked}; {MEANING[Code.COST_LIMIT]}")
+        return found
 
-    def _find(self, model: str) -> tuple[Target, ...]:
+    def _find(self, model: str, tier: str | None) -> tuple[Target, ...]:
         if model in self._routes:
             named = [(target.provider, target.model) for target in self._routes[model]]
         else:
@@ -96,17 +104,17 @@ class Router:
                 for name, provider in self._providers.items()
                 if not provider.models or model in provider.models
             ]
-        targets = (self._target(name, target_model) for name, target_model in named)
+        targets = (self._target(name, target_model, tier) for name, target_model in named)
         return tuple(target for target in targets if target is not None)
 
-    def _target(self, name: str, model: str) -> Target | None:
+    def _target(self, name: str, model: str, asked_tier: str | None) -> Target | None:
+        """`asked_tier` is what the body says: it goes to the provider before the settings' own."""
         provider = self._providers[name]
-        price = self._prices.resolve(provider.priced_as, model, provider.service_tier)
+        tier = asked_tier or provider.service_tier
+        price = self._prices.resolve(provider.priced_as, model, tier)
         if price is None:
             return None
-        return Target(
-            name, provider.priced_as, model, price, provider.region, provider.service_tier, provider.timeout_s
-        )
+        return Target(name, provider.priced_as, model, price, provider.region, tier, provider.timeout_s)
 
 
 def most_cost(job: Job, target: Target, input_tokens: int) -> Decimal | None:
@@ -114,7 +122,6 @@ def most_cost(job: Job, target: Target, input_tokens: int) -> Decimal | None:
     if job.operation in {"embeddings", "moderations"}:
         return target.price.cost(Tokens(input_tokens))
     limit = output_limit(job.body)
-    choices = job.body.get("n", 1)
-    if limit is None or not isinstance(choices, int):
+    if limit is None or not isinstance(job.body.get("n", 1), int):
         return None
-    return target.price.cost(Tokens(input_tokens, output_tokens=limit * max(choices, 1)))
+    return target.price.cost(Tokens(input_tokens, output_tokens=limit * choices(job.body)))

@@ -208,9 +208,16 @@ def output_limit(body: Mapping[str, object]) -> int | None:
     return None
 
 
+def choices(body: Mapping[str, object]) -> int:
+    """How many answers a body asks for; each may be as long as `max_tokens` says."""
+    answers = body.get("n")
+    return max(answers, 1) if isinstance(answers, int) else 1
+
+
 def estimated_output(operation: str, body: Mapping[str, object], learned: int | None = None) -> int:
     """The output tokens that a job will probably use."""
     if operation in WITHOUT_OUTPUT:
         return 0
-    likely = ASSUMED_OUTPUT if learned is None else learned
-    return min(output_limit(body) or likely, likely)
+    answers, limit = choices(body), output_limit(body)
+    likely = ASSUMED_OUTPUT * answers if learned is None else learned
+    return likely if limit is None else min(limit * answers, likely)

@@ -103,6 +103,25 @@ async def test_a_hold_is_what_the_job_will_probably_use() -> None:
     assert end.row["quota_keys"] == hold.keys
 
 
+async def test_a_hold_is_for_as_many_answers_as_are_asked_for() -> None:
+    held = []
+    for body in ({"max_tokens": 100}, {"max_tokens": 100, "n": 5}):
+        bench = Bench(one_after_another(an_answer()))
+        await finish(bench, body={**BODY, **body})
+        held.append(bench.quota.holds[0].held[0])
+    one, five = held
+    assert 400 <= five - one < 410
+
+
+async def test_a_hold_is_for_the_dearest_target_that_may_be_called() -> None:
+    routes = {"ours": [{"provider": "main", "model": "m"}, {"provider": "main", "model": "dear"}]}
+    prices = [{"model": "m", "input": "1", "output": "2"}, {"model": "dear", "input": "10", "output": "20"}]
+    bench = Bench(one_after_another(an_answer()), settings=some_settings(routes=routes, prices=prices))
+    await finish(bench, body={**BODY, "model": "ours", "max_tokens": 100})
+    tokens, usd = bench.quota.holds[0].held
+    assert usd == Decimal(10 * (tokens - 100) + 20 * 100) / 1_000_000
+
+
 async def test_a_finish_that_is_fenced_later_gives_its_hold_back() -> None:
     bench = Bench(one_after_another(an_answer()))
     ready = await bench.claimed()

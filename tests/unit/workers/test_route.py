@@ -1,5 +1,6 @@
 """Which targets a job has, in which order, and what it may cost there."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -32,7 +33,7 @@ def job(model: str = "m", **fields: Any) -> Job:  # noqa: ANN401 any JSON value
     return Job.model_validate({"body": {**BODY, "model": model, **fields.pop("body", {})}, **fields})
 
 
-def places(targets: tuple[Target, ...]) -> list[tuple[str, str]]:
+def places(targets: Sequence[Target]) -> list[tuple[str, str]]:
     return [(target.credential, target.model) for target in targets]
 
 
@@ -109,13 +110,20 @@ def test_a_job_that_may_cost_more_than_it_allows_is_refused(
     limit: str | None, fields: dict[str, Any], passes: bool
 ) -> None:
     wanted = job(**fields, **({} if limit is None else {"max_cost_usd": limit}))
-    target = router().targets(wanted)[0]
+    targets = router().targets(wanted)
     if passes:
-        router().check_cost(wanted, target, 100)
+        assert list(router().affordable(wanted, targets, 100)) == list(targets)
         return
     with pytest.raises(Ended, match="max_cost_usd: ") as ended:
-        router().check_cost(wanted, target, 100)
+        router().affordable(wanted, targets, 100)
     assert ended.value.code == Code.COST_LIMIT
+
+
+def test_a_target_at_which_a_job_may_cost_too_much_is_passed_over() -> None:
+    routes = {"ours": [{"provider": "second", "model": "n"}, {"provider": "first", "model": "m"}]}
+    wanted = job("ours", body={"max_tokens": 10}, max_cost_usd="0.0002")
+    known = router(routes=routes)
+    assert places(known.affordable(wanted, known.targets(wanted), 100)) == [("first", "m")]
 
 
 def test_a_price_that_holds_for_a_time_is_looked_up_again_within_a_minute() -> None:
@@ -136,3 +144,18 @@ def test_a_target_has_the_price_of_its_service_tier() -> None:
     flex = {"model": "m", "input": "0.5", "output": "1", "service_tier": "flex"}
     first, second = router(prices=[*PRICES, flex]).targets(job("m"))
     assert (first.price.id, second.price.id) == ("settings/m+flex", "settings/m")
+
+
+def test_the_tier_that_the_body_names_goes_before_the_providers() -> None:
+    tiers = [
+        {"model": "m", "input": price, "output": price, "service_tier": tier}
+        for tier, price in (("flex", "0.5"), ("priority", "9"))
+    ]
+    known = router(prices=[*PRICES, *tiers])
+    named = known.targets(job("m", body={"service_tier": "priority"}))
+    assert [(target.service_tier, target.price.id) for target in named] == [("priority", "settings/m+priority")] * 2
+    assert known.targets(job("m", body={"service_tier": "priority"})) is named
+    assert [target.service_tier for target in known.targets(job("m"))] == ["flex", None]
+    assert known.targets(job("m", body={"service_tier": "x"})) is not known.targets(
+        job("m", body={"service_tier": "x"})
+    )
