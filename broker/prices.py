@@ -139,6 +139,16 @@ class Prices:
             self._known[key] = price
         return price
 
+    def resolve_at(self, at: datetime, provider: str, model: str, service_tier: str | None = None) -> Price | None:
+        """Return the price as it was at an instant, exact to it; one that holds at all times is looked up once."""
+        key = (provider, model, service_tier)
+        if (known := self._known.get(key)) is not None:
+            return known
+        price, passing = self._look_up(*key, at)
+        if price is not None and not passing:
+            self._known[key] = price
+        return price
+
     def _look_up(self, provider: str, model: str, service_tier: str | None, now: datetime) -> tuple[Price | None, bool]:
         """Return the price, and whether it may be another one in the next minute."""
         ours = self._overrides.get((provider, model), ())

@@ -57,11 +57,10 @@ async def _reprice(
     settings: Settings, period: tuple[datetime, datetime], provider: str | None, *, write: bool
 ) -> list[dict[str, Any]]:
     author, sums, batch = str(uuid.uuid4()), _Sums(), list[dict[str, Any]]()
-    prices = _PricesAt(settings)
     async with database.opened(settings) as opened:
         scope = ledger.Scope(provider).match()
         match = {**ledger.within(await ledger.tenants(opened), *period), **scope}
-        async for found in repriced(opened, prices.at, match):
+        async for found in repriced(opened, Prices(settings.prices), match):
             if found.should is None:
                 sums.add(found.row, None, Decimal(0))
             elif found.difference:
@@ -75,20 +74,6 @@ async def _reprice(
         if batch:
             await opened["usage"].insert_many(batch)
     return sums.rows()
-
-
-class _PricesAt:
-    """The prices as they were at a time; those of an hour are looked up once."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._known: dict[datetime, Prices] = {}
-
-    def at(self, at: datetime) -> Prices:
-        hour = at.replace(minute=0, second=0, microsecond=0)
-        if hour not in self._known:
-            self._known[hour] = Prices(self._settings.prices, lambda: hour)
-        return self._known[hour]
 
 
 class _Sums:

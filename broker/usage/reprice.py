@@ -4,7 +4,7 @@ A correction has its row's time, tenant, model and tags and no tokens of its own
 every sum over the ledger is right with it. The second correction of a row corrects what both are together: done again, nothing is written.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -36,16 +36,14 @@ class Repriced(NamedTuple):
         return Decimal(0) if self.should is None else self.should - self.now
 
 
-async def repriced(
-    database: Database, prices_at: Callable[[datetime], Prices], match: Mapping[str, Any]
-) -> AsyncIterator[Repriced]:
-    """Every row that matches, with what it should cost by the prices of its time."""
+async def repriced(database: Database, prices: Prices, match: Mapping[str, Any]) -> AsyncIterator[Repriced]:
+    """Every row that matches, with what it should cost by the price of its own instant."""
     corrections: dict[str, list[Decimal]] = {}
     async for found in database["usage"].find({**match, "corrects": {"$gt": ""}}, {"corrects": 1, "cost_usd": 1}):
         corrections.setdefault(found["corrects"], []).append(ledger.usd(found["cost_usd"]))
     async for row in database["usage"].find({**match, "corrects": {"$exists": False}}, batch_size=1_000):
         earlier = corrections.get(row["_id"], [])
-        price = prices_at(row["at"]).resolve(row["provider"], row["request_model"], row.get("service_tier"))
+        price = prices.resolve_at(row["at"], row["provider"], row["request_model"], row.get("service_tier"))
         counts = Usage.model_validate({name: row.get(name, 0) for name in COUNTS})
         yield Repriced(
             row,

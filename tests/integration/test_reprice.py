@@ -1,5 +1,6 @@
 """`aibroker usage reprice` on a real ledger: corrections beside the rows, never a changed row, and nothing when it is done again."""
 
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from bson.decimal128 import Decimal128
 
 from broker.outgoing import encode
 from schemas.usage import UsageEvent
-from tests.integration.a_ledger import Ledger, ledger_row
+from tests.integration.a_ledger import AT, Ledger, ledger_row
 
 PERIOD = ("--since", "2026-11-01", "--until", "2026-11-02")
 SETTINGS = """
@@ -84,3 +85,25 @@ def test_rows_of_other_times_and_of_unknown_models_are_left_as_they_are(ledger: 
     (found,) = ledger.usage("reprice", *PERIOD, "--write")
     assert (found["model"], found["new_price"]) == ("nobody-knows", "unknown: left as it is")
     assert not [row for row in rows(ledger) if "corrects" in row]
+
+
+def test_a_row_is_priced_at_its_own_instant_also_where_a_price_begins_inside_an_hour(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    (tmp_path / "aibroker.yaml").write_text(
+        "prices:\n"
+        '  - {model: gpt-4o-mini, input: "1", output: "1", valid_until: "2026-11-01T08:30:20Z"}\n'
+        '  - {model: gpt-4o-mini, input: "2", output: "2", valid_from: "2026-11-01T08:30:20Z"}\n'
+    )
+    old, new = Decimal128("0.000015"), Decimal128("0.00003")
+    late = {"at": AT + timedelta(minutes=30, seconds=19)}
+    ledger.add(ledger_row(45, cost_usd=new), ledger_row(30, cost_usd=old, **late), ledger_row(31, cost_usd=new))
+    assert ledger.usage("reprice", *PERIOD) == []
+
+
+def test_a_price_of_the_table_that_depends_on_the_hour_is_that_of_the_rows_minute(ledger: Ledger) -> None:
+    day, night = AT.replace(hour=16, minute=29), AT.replace(hour=16, minute=31)
+    chat = {"provider": "deepseek", "request_model": "deepseek-chat"}
+    ledger.add(ledger_row(0, at=night, **chat), ledger_row(1, at=day, **chat))
+    found = ledger.usage("reprice", *PERIOD)
+    assert len({row["new_price"] for row in found}) == len(found) == 2
