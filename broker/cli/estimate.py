@@ -1,7 +1,8 @@
 """`aibroker submit --estimate`: tokens and cost of a file's jobs per model before anything is sent, and whether the limits have room for them.
 
 Input is counted as the model's tokenizer does. Output is what the latest answers of the same tenant, model and tag had: `p50` takes the middle length
-for each job, `p90` a length that one in ten passes; so the sum of a large file is nearer to `p50`, and rarely above `p90`.
+for each job, `p90` a length that one in ten passes; so the sum of a large file is nearer to `p50`, and rarely above `p90`. Each job is priced
+as a call of its own.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ from broker.cli import database, screen
 from broker.limits import Applied, Facts, Rulebook, book_id, units
 from broker.outputs import Outputs
 from broker.prices import Price, Prices
-from broker.settings import Settings
+from broker.settings import Provider, Settings
 from broker.tokens import count
 from broker.windows import window
 from schemas.money import plain
@@ -51,15 +52,15 @@ class Kind(NamedTuple):
 
 @dataclass(slots=True)
 class Sums:
-    """Jobs of one kind: how many, what they bring in, and how many may answer at most so long (None: without a bound)."""
+    """Jobs of one kind: how many bring in so many tokens, and may answer at most so long (None: without a bound)."""
 
-    jobs: int = 0
-    input_tokens: int = 0
-    caps: Counter[int | None] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int | None]] = field(default_factory=Counter)
 
-    def output(self, likely: int) -> int:
-        """The output tokens of all, where each has `likely` or its bound."""
-        return sum(times * (likely if cap is None else min(cap, likely)) for cap, times in self.caps.items())
+    def likely(self, output: int) -> Iterator[tuple[int, Usage]]:
+        """How many jobs each use what, where an answer has `output` tokens or its bound."""
+        for (input_tokens, cap), jobs in self.sizes.items():
+            output_tokens = output if cap is None else min(cap, output)
+            yield jobs, Usage(input_tokens=input_tokens, output_tokens=output_tokens)
 
 
 def summed(records: Iterable[bytes], rules: Rulebook, tag: str | None) -> dict[Kind, Sums]:
@@ -71,12 +72,14 @@ def summed(records: Iterable[bytes], rules: Rulebook, tag: str | None) -> dict[K
         body, model = job["body"], str(job["body"]["model"])
         tags = tuple(sorted((name, value) for name, value in (job.get("tags") or {}).items() if name in names))
         sums = found.setdefault(Kind(job["tenant"], model, job.get("batch_id"), tags), Sums())
-        sums.jobs += 1
-        sums.input_tokens += _input_tokens(body, model)
-        silent = job.get("operation", "chat") in _WITHOUT_OUTPUT
-        cap = 0 if silent else next((body[name] for name in _CAPS if isinstance(body.get(name), int)), None)
-        sums.caps[cap] += 1
+        cap = 0 if job.get("operation", "chat") in _WITHOUT_OUTPUT else _cap(body)
+        sums.sizes[_input_tokens(body, model), cap] += 1
     return found
+
+
+def _cap(body: Mapping[str, Any]) -> int | None:
+    """The most output tokens that a body asks for; as for workers, none where it is no number above 0."""
+    return next((body[name] for name in _CAPS if isinstance(body.get(name), int) and body[name] > 0), None)
 
 
 def _input_tokens(body: Mapping[str, Any], model: str) -> int:
@@ -106,13 +109,20 @@ class Target(NamedTuple):
 
 
 def first_target(settings: Settings, prices: Prices, model: str) -> Target:
-    """The first target of a model's route, or of the providers that serve it."""
-    for route in settings.routes.get(model, ()):
-        return Target(route.model, prices.resolve(settings.providers[route.provider].priced_as, route.model))
-    for provider in settings.providers.values():
-        if not provider.models or model in provider.models:
-            return Target(model, prices.resolve(provider.priced_as, model))
+    """The first target that a worker would call: of the model's route, or of the providers that serve it; one without a price is not called."""
+    for provider, name in _targets(settings, model):
+        price = prices.resolve(provider.priced_as, name, provider.service_tier)
+        if price is not None:
+            return Target(name, price)
     return Target(model, None)
+
+
+def _targets(settings: Settings, model: str) -> Iterator[tuple[Provider, str]]:
+    if model in settings.routes:
+        yield from ((settings.providers[target.provider], target.model) for target in settings.routes[model])
+    else:
+        providers = settings.providers.values()
+        yield from ((provider, model) for provider in providers if not provider.models or model in provider.models)
 
 
 async def learned(opened: mongo.Database, kinds: Iterable[tuple[str, str]], tag: str | None) -> Outputs:
@@ -136,16 +146,19 @@ def estimates(
     for kind, sums in found.items():
         target = first_target(settings, prices, kind.model)
         tag = dict(kind.tags).get(settings.estimates.tag or "", "")
-        row: dict[str, Any] = {"tenant": kind.tenant, "model": kind.model, "jobs": sums.jobs}
-        row["input_tokens"] = sums.input_tokens
+        row: dict[str, Any] = {"tenant": kind.tenant, "model": kind.model, "jobs": sums.sizes.total()}
         for percent in PERCENTILES:
             known = outputs.estimate(kind.tenant, target.model, tag, percent)
-            output = sums.output(ASSUMED_OUTPUT if known is None else known)
-            usage = Usage(input_tokens=sums.input_tokens, output_tokens=output)
-            row[f"output_tokens_p{percent}"] = output
-            row[f"cost_usd_p{percent}"] = None if target.price is None else target.price.cost(usage)
+            used = list(sums.likely(ASSUMED_OUTPUT if known is None else known))
+            row["input_tokens"] = sum(jobs * tokens.input_tokens for jobs, tokens in used)
+            row[f"output_tokens_p{percent}"] = sum(jobs * tokens.output_tokens for jobs, tokens in used)
+            row[f"cost_usd_p{percent}"] = None if target.price is None else _cost(target.price, used)
             row["output_is"] = "assumed" if known is None else "learned"
         yield kind, row
+
+
+def _cost(price: Price, used: Iterable[tuple[int, Usage]]) -> Decimal:
+    return price.dollars(sum(jobs * price.amount(tokens) for jobs, tokens in used))
 
 
 def by_model(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

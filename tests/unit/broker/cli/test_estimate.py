@@ -80,3 +80,49 @@ def test_kinds_are_apart_by_what_limits_look_at_and_shown_by_model() -> None:
     }
     shown = by_model(row for _, row in estimates(found, SETTINGS, Outputs()))
     assert [(row["model"], row["jobs"], row["output_tokens_p50"]) for row in shown] == [("ours", 2, 512), ("m", 1, 256)]
+
+
+def served(priced_as: str, *models: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 fields of a provider
+    return {"base_url": "http://provider", "priced_as": priced_as, "models": models, **fields}
+
+
+def estimated(settings: dict[str, Any], *records: bytes) -> dict[str, Any]:
+    found = summed(records, Rulebook([], {}), None)
+    [(_, row)] = estimates(found, Settings.model_validate(settings), Outputs())
+    return row
+
+
+def test_many_short_jobs_do_not_cost_what_one_long_one_would() -> None:
+    row = estimated(
+        {"providers": {"main": served("google", "gemini-2.5-pro")}},
+        *[record("gemini-2.5-pro", body={"max_tokens": 1, "prompt": "word " * 150_000})] * 2,
+    )
+    assert row["input_tokens"] > 200_000
+    assert row["cost_usd_p90"] == (row["input_tokens"] * Decimal("1.25") + 2 * 10) / 1_000_000
+
+
+def test_a_fee_for_each_request_is_counted_for_each_job() -> None:
+    row = estimated({"providers": {"main": served("perplexity")}}, *[record("sonar", body={"max_tokens": 1})] * 3)
+    assert row["cost_usd_p90"] == 3 * Decimal("0.012") + (row["input_tokens"] + 3) * Decimal("0.000001")
+
+
+def test_the_price_is_that_of_the_providers_service_tier() -> None:
+    prices = [{"model": "m", "input": "4", "output": "4"}, {"model": "m", "input": "2", "output": "2"}]
+    prices[1]["service_tier"] = "flex"
+    row = estimated({"providers": {"main": served("openai", "m", service_tier="flex")}, "prices": prices}, record("m"))
+    assert row["cost_usd_p90"] == (row["input_tokens"] + 256) * Decimal("0.000002")
+
+
+def test_a_target_without_a_price_is_passed_over_as_workers_do() -> None:
+    settings = {
+        "providers": {"main": served("openai"), "other": served("openai")},
+        "routes": {"ours": [{"provider": "main", "model": "unpriced"}, {"provider": "other", "model": "m"}]},
+        "prices": [{"model": "m", "input": "1", "output": "1"}],
+    }
+    row = estimated(settings, record())
+    assert row["cost_usd_p90"] == (row["input_tokens"] + 256) * Decimal("0.000001")
+
+
+def test_a_max_tokens_that_bounds_nothing_is_none() -> None:
+    [row] = rows([record(body={"max_tokens": -5}), record(body={"max_tokens": 0})])
+    assert row["output_tokens_p90"] == 2 * 256
