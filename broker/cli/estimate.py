@@ -16,7 +16,8 @@ import orjson
 
 from broker import mongo
 from broker.cli import database, screen
-from broker.limits import Applied, Facts, Rulebook, book_id, units
+from broker.cli.limit_rows import declared
+from broker.limits import EVERYBODY, Applied, Facts, Rulebook, book_id, units
 from broker.outputs import Outputs
 from broker.prices import Price, Prices
 from broker.settings import Provider, Settings
@@ -145,16 +146,20 @@ def estimates(
     prices = Prices(settings.prices)
     for kind, sums in found.items():
         target = first_target(settings, prices, kind.model)
-        tag = dict(kind.tags).get(settings.estimates.tag or "", "")
         row: dict[str, Any] = {"tenant": kind.tenant, "model": kind.model, "jobs": sums.sizes.total()}
         for percent in PERCENTILES:
-            known = outputs.estimate(kind.tenant, target.model, tag, percent)
+            known = _known_output(kind, target, settings, outputs, percent=percent)
             used = list(sums.likely(ASSUMED_OUTPUT if known is None else known))
             row["input_tokens"] = sum(jobs * tokens.input_tokens for jobs, tokens in used)
             row[f"output_tokens_p{percent}"] = sum(jobs * tokens.output_tokens for jobs, tokens in used)
             row[f"cost_usd_p{percent}"] = None if target.price is None else _cost(target.price, used)
             row["output_is"] = "assumed" if known is None else "learned"
         yield kind, row
+
+
+def _known_output(kind: Kind, target: Target, settings: Settings, outputs: Outputs, *, percent: int) -> int | None:
+    tag = dict(kind.tags).get(settings.estimates.tag or "", "")
+    return outputs.estimate(kind.tenant, target.model, tag, percent)
 
 
 def _cost(price: Price, used: Iterable[tuple[int, Usage]]) -> Decimal:
@@ -215,6 +220,44 @@ async def _room(
     return found
 
 
+class _Need(NamedTuple):
+    """What each of so many jobs of a tenant will use."""
+
+    tenant: str
+    jobs: int
+    requests: int
+    tokens: int
+    usd: Decimal
+
+
+def rooms_of_jobs(
+    rules: Rulebook, found: Mapping[Kind, Sums], settings: Settings, outputs: Outputs
+) -> list[dict[str, Any]]:
+    """For each limit of a single job that applies: what the largest job needs by `p90`, and how many jobs are above it."""
+    if not rules.of_jobs:
+        return []
+    needs, rooms = list(_needs(found, settings, outputs)), []
+    for limit in rules.of_jobs:
+        theirs = [need for need in needs if limit.tenant in {None, EVERYBODY, need.tenant}]
+        for unit, most in units(limit) if theirs else ():
+            largest = max(getattr(need, unit) for need in theirs)
+            above = sum(need.jobs for need in theirs if getattr(need, unit) > most)
+            room = {"limit_of": declared(limit), "per": limit.per, "mode": limit.mode, "unit": unit}
+            amounts = {"limit": Decimal(most), "left": Decimal(most), "needed_p90": Decimal(largest)}
+            rooms.append({**room, **amounts, "fits": not above, "jobs_above": above})
+    return rooms
+
+
+def _needs(found: Mapping[Kind, Sums], settings: Settings, outputs: Outputs) -> Iterator[_Need]:
+    prices = Prices(settings.prices)
+    for kind, sums in found.items():
+        target = first_target(settings, prices, kind.model)
+        known = _known_output(kind, target, settings, outputs, percent=90)
+        for jobs, used in sums.likely(ASSUMED_OUTPUT if known is None else known):
+            usd = Decimal(0) if target.price is None else target.price.cost(used)
+            yield _Need(kind.tenant, jobs, 1, used.input_tokens + used.output_tokens, usd)
+
+
 def _decimal(value: object) -> Decimal:
     amount = screen.decimal(value)
     return Decimal(str(value)) if amount is None else amount
@@ -227,11 +270,14 @@ async def estimate(settings: Settings, records: Iterable[bytes], *, as_json: boo
         rules = settings.rulebook(await database.limits(opened))
         found = summed(records, rules, tag)
         kinds = {(kind.tenant, first_target(settings, prices, kind.model).model) for kind in found}
-        rows = list(estimates(found, settings, await learned(opened, sorted(kinds), tag)))
+        outputs = await learned(opened, sorted(kinds), tag)
+        rows = list(estimates(found, settings, outputs))
         limits = await rooms(opened, rules, rows, datetime.now(UTC))
     _show("estimate", "Estimate", by_model(row for _, row in rows), as_json=as_json)
     _show("limit", "Limits", limits, as_json=as_json)
-    return all(row["fits"] for row in limits if row["mode"] == "hard")
+    of_jobs = rooms_of_jobs(rules, found, settings, outputs)
+    _show("limit", "Limits of each job", of_jobs, as_json=as_json)
+    return all(row["fits"] for row in (*limits, *of_jobs) if row["mode"] == "hard")
 
 
 def _show(event: str, title: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ def limit_rows(rules: Rulebook, books: Iterable[Mapping[str, Any]], now: datetim
             met.append(applied.limit)
             rows += _rows(applied.limit, book["subject"], book, book["end"])
     unmet = [limit for limit in (*rules.limits, *rules.of_jobs) if limit not in met]
-    return [*rows, *(row for limit in unmet for row in _rows(limit, _declared(limit), {}, None))]
+    return [*rows, *(row for limit in unmet for row in _rows(limit, declared(limit), {}, None))]
 
 
 def _is_current(book: Mapping[str, Any], applied: Applied, now: datetime) -> bool:
@@ -28,7 +28,8 @@ def _is_current(book: Mapping[str, Any], applied: Applied, now: datetime) -> boo
     return bool(book["start"] == current.start and book["end"] == current.end)
 
 
-def _declared(limit: Limit) -> str:
+def declared(limit: Limit) -> str:
+    """Whose limit it is, as the settings say it."""
     shadow = "shadow-" if limit.mode == "shadow" else ""
     narrowed = "" if limit.tenant is None else f"@{limit.tenant}"
     return f"{shadow}{limit.scope}{narrowed}:{limit.of}"

@@ -307,6 +307,13 @@ def test_an_estimate_says_tokens_and_cost_and_whether_the_limits_have_room_and_s
     assert run(["submit", str(path), "--estimate"], environment) == 1
     assert b"tenant:acme" in capfdbinary.readouterr().out
 
+    of_each_job = "{scope: job, per: lifetime, at_limit: reject, tokens: %d}"
+    (tmp_path / "aibroker.yaml").write_text(f"limits: [{of_each_job % 55}]\n")
+    assert run(["submit", str(path), "--estimate"], environment) == 0
+    (tmp_path / "aibroker.yaml").write_text(f"limits: [{of_each_job % 54}]\n")
+    assert run(["submit", str(path), "--estimate"], environment) == 1
+    assert b"job:*" in capfdbinary.readouterr().out
+
 
 def test_the_doctor_names_what_is_missing_and_the_remedy(
     environment: dict[str, str], capfdbinary: pytest.CaptureFixture[bytes]

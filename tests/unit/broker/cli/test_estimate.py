@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from broker.cli.estimate import Kind, by_model, estimates, summed
-from broker.limits import Rulebook
+from broker.cli.estimate import Kind, by_model, estimates, rooms_of_jobs, summed
+from broker.limits import Limit, Rulebook
 from broker.outputs import Outputs
 from broker.settings import Settings
 from broker.tokens import count
@@ -126,3 +126,22 @@ def test_a_target_without_a_price_is_passed_over_as_workers_do() -> None:
 def test_a_max_tokens_that_bounds_nothing_is_none() -> None:
     [row] = rows([record(body={"max_tokens": -5}), record(body={"max_tokens": 0})])
     assert row["output_tokens_p90"] == 2 * 256
+
+
+def of_each_job(**fields: Any) -> Limit:  # noqa: ANN401 fields of a limit
+    return Limit.model_validate({"scope": "job", "per": "lifetime", "at_limit": "reject", **fields})
+
+
+def test_jobs_above_a_limit_of_each_job_are_counted_beside_what_the_largest_needs() -> None:
+    rules = Rulebook([of_each_job(tokens=300), of_each_job(usd="0.001", tenant="*")], {})
+    long = record(body={"prompt": "word " * 100})
+    found = summed([record(), record(), long, long, record(body={"max_tokens": 1})], rules, None)
+    tokens, usd = rooms_of_jobs(rules, found, SETTINGS, Outputs())
+    assert (tokens["limit_of"], tokens["unit"], tokens["fits"], tokens["jobs_above"]) == ("job:*", "tokens", False, 2)
+    assert tokens["needed_p90"] == count("word " * 100, "ours") + count(TEXT, "ours") + 4 + 256
+    assert (usd["limit_of"], usd["fits"], usd["jobs_above"]) == ("job@*:*", True, 0)
+
+
+def test_a_limit_of_another_tenants_jobs_is_not_looked_at() -> None:
+    rules = Rulebook([of_each_job(tokens=1, tenant="globex")], {})
+    assert rooms_of_jobs(rules, summed([record()], rules, None), SETTINGS, Outputs()) == []
