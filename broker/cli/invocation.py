@@ -48,9 +48,17 @@ class Invocation:
         """
         return settings_of.load({**self.environment, **self.led_to_stack(data)}, self.settings_file)
 
+    def own_settings(self) -> Settings:
+        """The settings as they are written, for what reaches no service.
+
+        Raises:
+            SettingsError: They are wrong.
+        """
+        return settings_of.load(self.environment, self.settings_file)
+
     def led_to_stack(self, data: Path | None) -> dict[str, str]:
         """The variables that lead to the local stack in `data`, or to the one that is found where nothing else is set."""
-        own = settings_of.load(self.environment, self.settings_file)
+        own = self.own_settings()
         if data is None:
             found = None if {"kafka", "mongo"} & own.model_fields_set else running_stack(DEFAULT_DATA)
         else:

@@ -12,6 +12,7 @@ from broker.cli import files, screen
 from broker.cli.arrived import Arrived, Ends
 from broker.cli.lines import JobLine, RefusedLine, Terms, read_line, too_long
 from broker.cli.seen import Seen
+from broker.tags import Tagging
 from schemas.codes import Code
 
 _LISTED = 50
@@ -25,6 +26,7 @@ class Reading:
     file: BinaryIO
     terms: Terms
     bars: Progress
+    tagging: Tagging
     as_json: bool = field(kw_only=True)
     accepted: int = 0
     arrived_before: int = 0
@@ -75,7 +77,11 @@ class Reading:
         if line.text is None:
             return too_long(line.number)
         made = read_line(line.number, line.text, self.terms, now)
-        if isinstance(made, JobLine) and not self._seen.add(f"{made.tenant}/{made.job_id}"):
+        if isinstance(made, RefusedLine):
+            return made
+        if (wrong := self.tagging.refusal(made.tenant, made.job.get("tags") or {})) is not None:
+            return RefusedLine(line.number, Code.TAG_NOT_ALLOWED.value, wrong)
+        if not self._seen.add(f"{made.tenant}/{made.job_id}"):
             sentence = f"an earlier line has the id {made.job_id} too; give each line one of its own"
             return RefusedLine(line.number, Code.ID_CONFLICT.value, sentence)
         return made

@@ -19,6 +19,7 @@ from broker.cli.reading import Reading
 from broker.cli.upload import Upload
 from broker.errors import UsageError
 from broker.settings import Settings
+from broker.tags import Tagging
 
 _File = Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON lines; - reads standard input.")]
 _Priority = Annotated[
@@ -79,7 +80,7 @@ def submit(  # noqa: PLR0913 each is an option of the command
     note = Note.beside(file)
     with files.opened(file, sys.stdin.buffer) as opened, screen.progress() as bars:
         terms = Terms(batch or files.fingerprint(opened), tenant, deadline)
-        reading = Reading(opened, terms, bars, as_json=as_json)
+        reading = Reading(opened, terms, bars, _tagging(invocation, settings), as_json=as_json)
         with _if_interrupted("not all of it was sent; send it again when you like, no job runs twice"):
             if settings and estimate_it:
                 _estimated(settings, reading)
@@ -93,6 +94,11 @@ def submit(  # noqa: PLR0913 each is an option of the command
         note.remove()
     if not all_well:
         raise typer.Exit(1)
+
+
+def _tagging(invocation: Invocation, settings: Settings | None) -> Tagging:
+    """Which tags jobs may carry; a check needs no service for that."""
+    return (settings or invocation.own_settings()).tagging()
 
 
 def _estimated(settings: Settings, reading: Reading) -> NoReturn:

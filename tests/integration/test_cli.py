@@ -153,6 +153,21 @@ def test_a_file_of_both_kinds_is_sent_and_named_by_its_hash(
     assert all(record["deadline"] for record in sent.values())
 
 
+def test_a_line_whose_tag_is_not_allowed_is_not_sent_and_stops_no_other(
+    deployment: Settings, environment: dict[str, str], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "aibroker.yaml").write_text('tenants: {"*": {tags: {team: [red]}}}\n')
+    path = tmp_path / "jobs.jsonl"
+    tagged = ({"id": team, "tags": {"team": team}, "body": BODY} for team in ("blue", "red"))
+    path.write_bytes(b"\n".join(map(orjson.dumps, tagged)))
+    assert run(["submit", str(path), "--estimate", "--json"], environment) == 1
+    assert json.loads(capfdbinary.readouterr().out.splitlines()[0])["code"] == "tag_not_allowed"
+    assert run(["submit", str(path), "--json"], environment) == 1
+    refused, summary = map(json.loads, capfdbinary.readouterr().out.splitlines())
+    assert (refused["line"], refused["code"], summary["jobs"]) == (1, "tag_not_allowed", 1)
+    assert {record["id"] for record in records(deployment, "jobs.batch")} >= {"red"}
+
+
 def test_a_topic_that_is_missing_is_a_missing_service(
     environment: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,6 +168,25 @@ def test_a_checked_file_lists_what_would_be_refused(tmp_path: Path, capfdbinary:
     assert re.fullmatch(r"[0-9a-f]{16}", summary["batch_id"])
 
 
+def test_a_line_whose_tag_its_tenant_may_not_use_is_refused_with_what_is_allowed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings, path = tmp_path / "aibroker.yaml", tmp_path / "jobs.jsonl"
+    settings.write_text("tenants: {acme: {tags: {team: [red, blue]}}}")
+    tagged = [{"tenant": "acme", "tags": {"team": team}} for team in ("red", "rde")]
+    lines = [
+        {**fields, "body": orjson.loads(CHAT)["body"]} for fields in (*tagged, {"tenant": "other", "tags": {"a": "b"}})
+    ]
+    path.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    assert run(["submit", str(path), "--check"], {"AIBROKER_SETTINGS": str(settings)}) == 1
+    told = capfd.readouterr()
+    assert (
+        "line 2: tag_not_allowed: tags.team: 'rde' is no value of this tag; did you mean red? allowed are red, blue"
+        in told.err
+    )
+    assert "2 jobs could be sent" in told.out
+
+
 def test_a_checked_file_without_fault_is_exit_code_0(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "jobs.jsonl"
     path.write_bytes(CHAT)
