@@ -1,28 +1,17 @@
 """The columns of each export that is known, and what a line of it says in our own words: counts as the ledger has them, exact dollars."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from schemas import job
+from broker.usage.cells import Record, WrongColumnError, dollars, empty, in_dollars, instant, text, whole
 from schemas.usage import COUNTS
 
-Record = Mapping[str, Any]
 EXPORTS = "an export of OpenAI's or Anthropic's usage or costs, lines of the simulator, or the neutral format (deploy/ledger.md has their columns)"
 _CENTS = Decimal("0.01")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-
-
-class WrongColumnError(Exception):
-    """A column is missing, unknown, or holds what is not allowed."""
-
-    def __init__(self, column: str, sentence: str) -> None:
-        super().__init__(f"{column}: {sentence}" if column else sentence)
-        self.column = column
 
 
 class Line(NamedTuple):
@@ -49,12 +38,28 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """An export: whose it is, the column by which it is known, and how a record of it is read."""
+    """An export: whose it is, the columns by which it is known, how a record of it is read, of which columns, and which others it may have."""
 
     name: str
     provider: str | None
     marks: frozenset[str]
     read: Callable[[Record, str], Line]
+    columns: tuple[str, ...] = ()
+    others: frozenset[str] = frozenset()
+
+    def line(self, record: Record, place: str) -> Line:
+        """What a record says.
+
+        Raises:
+            WrongColumnError: A column is missing, misspelled, or holds what is not allowed.
+        """
+        absent = [column for column in self.columns if column not in record]
+        for name in record if absent else ():
+            if name not in self.columns and name not in self.others:
+                for near in get_close_matches(name.lower().replace(" ", "_"), absent, 1):
+                    sentence = f"there is no such column; did you mean {near}? expected are {', '.join(self.columns)}"
+                    raise WrongColumnError(name, sentence)
+        return self.read(record, place)
 
 
 def form_of(record: Record) -> Form:
@@ -84,12 +89,12 @@ def _neutral(record: Record, place: str) -> Line:
             near = get_close_matches(column, NEUTRAL, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise WrongColumnError(column, f"there is no such column; {hint}allowed are {', '.join(NEUTRAL)}")
-    is_call = any(not _empty(record, column) for column in _IDS)
-    if not is_call and any(_empty(record, column) for column in _SPAN):
+    is_call = any(not empty(record, column) for column in _IDS)
+    if not is_call and any(empty(record, column) for column in _SPAN):
         raise WrongColumnError(
             "", "neither a call (request_id or response_id) nor a sum (start and end); give one of both"
         )
-    counts = {column: whole(record, column) for column in COUNTS if not _empty(record, column)}
+    counts = {column: whole(record, column) for column in COUNTS if not empty(record, column)}
     line = Line(
         place,
         request_id=text(record, "request_id"),
@@ -99,7 +104,7 @@ def _neutral(record: Record, place: str) -> Line:
         end=None if is_call else instant(record, "end"),
         model=text(record, "model"),
         credential=text(record, "credential"),
-        calls=None if is_call or _empty(record, "calls") else whole(record, "calls"),
+        calls=None if is_call or empty(record, "calls") else whole(record, "calls"),
         counts=counts or None,
         cost=dollars(record, "cost_usd"),
     )
@@ -125,24 +130,50 @@ def _simulator(record: Record, place: str) -> Line:
 
 
 # -- OpenAI ---------------------------------------------------------------------------------------------------------------
-def _openai_usage(record: Record, place: str) -> Line:
-    counts = {
-        "input_tokens": whole(record, "input_tokens"),
-        "output_tokens": whole(record, "output_tokens", 0),  # embeddings have none
+_OPENAI_USAGE = (
+    *("start_time", "end_time", "num_model_requests", "model"),
+    *("input_tokens", "input_cached_tokens", "output_tokens"),
+)
+_OPENAI_ALL = frozenset(
+    {
+        *("object", "start_time_iso", "end_time_iso", "project_id", "project_name", "user_id", "user_name"),
+        *("api_key_id", "api_key_name", "organization_id", "organization_name", "batch", "service_tier"),
     }
-    if not _empty(record, "input_cached_tokens"):
+)
+_OPENAI_PARTS = frozenset(
+    {
+        *("input_uncached_tokens", "input_cache_write_tokens", "input_text_tokens", "input_cached_text_tokens"),
+        *("input_audio_tokens", "input_cached_audio_tokens", "input_image_tokens", "input_cached_image_tokens"),
+        *("output_text_tokens", "output_audio_tokens", "output_image_tokens"),
+    }
+)
+_WITHOUT_OUTPUT = {None, "organization.usage.embeddings.result", "organization.usage.moderations.result"}
+
+
+def _openai_usage(record: Record, place: str) -> Line:
+    counts = {"input_tokens": whole(record, "input_tokens")}
+    if "output_tokens" in record:
+        counts["output_tokens"] = whole(record, "output_tokens", 0)
+    elif _answers(record):
+        raise WrongColumnError("output_tokens", f"is missing; expected are {', '.join(_OPENAI_USAGE)}")
+    if not empty(record, "input_cached_tokens"):
         counts["cache_read_input_tokens"] = whole(record, "input_cached_tokens")
-    calls = whole(record, "num_model_requests")
     return _ordered(
         Line(
             place,
             start=instant(record, "start_time"),
             end=instant(record, "end_time"),
             model=text(record, "model"),
-            calls=calls,
+            calls=whole(record, "num_model_requests"),
             counts=counts,
         )
     )
+
+
+def _answers(record: Record) -> bool:
+    """Whether this is usage of an operation that has output: embeddings and moderations have no such column."""
+    parts = record.keys() & {*_OPENAI_PARTS, "input_cached_tokens"}
+    return bool(parts) or record.get("object") not in _WITHOUT_OUTPUT
 
 
 def _openai_costs(record: Record, place: str) -> Line:
@@ -152,13 +183,29 @@ def _openai_costs(record: Record, place: str) -> Line:
         if isinstance(amount, dict)
         else {"value": record.get("amount_value"), "currency": record.get("amount_currency")}
     )
-    _in_dollars(flat)
+    in_dollars(flat)
     return _ordered(
         Line(place, start=instant(record, "start_time"), end=instant(record, "end_time"), cost=dollars(flat, "value"))
     )
 
 
 # -- Anthropic ------------------------------------------------------------------------------------------------------------
+_ANTHROPIC_USAGE = (
+    *("starting_at", "ending_at", "model", "uncached_input_tokens", "cache_read_input_tokens"),
+    *("cache_creation", "output_tokens"),
+)
+_ANTHROPIC_TABLE = (
+    *("usage_date_utc", "model_version", "usage_input_tokens_no_cache", "usage_input_tokens_cache_write_5m"),
+    *("usage_input_tokens_cache_write_1h", "usage_input_tokens_cache_read", "usage_output_tokens"),
+)
+_ANTHROPIC_ALL = frozenset(
+    {
+        *("workspace_id", "workspace", "api_key_id", "api_key", "service_tier", "context_window", "inference_geo"),
+        *("server_tool_use", "usage_type", "description", "cost_type", "token_type", "web_search_count"),
+    }
+)
+
+
 def _anthropic_usage(record: Record, place: str) -> Line:
     created = record.get("cache_creation") or {}
     if not isinstance(created, dict):
@@ -190,7 +237,7 @@ def _anthropic_table(record: Record, place: str) -> Line:
 
 
 def _anthropic_costs(record: Record, place: str) -> Line:
-    _in_dollars(record)
+    in_dollars(record)
     cents = dollars(record, "amount")
     cost = None if cents is None else cents * _CENTS
     start, end = instant(record, "starting_at"), instant(record, "ending_at")
@@ -205,85 +252,58 @@ def _anthropic_counts(fresh: int, read: int, written: int, output: int) -> dict[
 
 
 FORMS = (
-    Form("openai-costs", "openai", frozenset({"start_time", "end_time", "amount"}), _openai_costs),
-    Form("openai-costs", "openai", frozenset({"start_time", "end_time", "amount_value"}), _openai_costs),
-    Form("openai-usage", "openai", frozenset({"start_time", "num_model_requests", "input_tokens"}), _openai_usage),
-    Form("anthropic-costs", "anthropic", frozenset({"starting_at", "amount", "currency"}), _anthropic_costs),
-    Form("anthropic-usage", "anthropic", frozenset({"starting_at", "uncached_input_tokens"}), _anthropic_usage),
     Form(
-        "anthropic-usage", "anthropic", frozenset({"usage_date_utc", "usage_input_tokens_no_cache"}), _anthropic_table
+        name="openai-costs",
+        provider="openai",
+        marks=frozenset({"start_time", "end_time", "amount"}),
+        read=_openai_costs,
+        columns=("start_time", "end_time", "amount"),
+        others=_OPENAI_ALL,
+    ),
+    Form(
+        name="openai-costs",
+        provider="openai",
+        marks=frozenset({"start_time", "end_time", "amount_value"}),
+        read=_openai_costs,
+        columns=("start_time", "end_time", "amount_value", "amount_currency"),
+        others=_OPENAI_ALL,
+    ),
+    Form(
+        name="openai-usage",
+        provider="openai",
+        marks=frozenset({"start_time", "num_model_requests", "input_tokens"}),
+        read=_openai_usage,
+        columns=_OPENAI_USAGE,
+        others=_OPENAI_ALL | _OPENAI_PARTS,
+    ),
+    Form(
+        name="anthropic-costs",
+        provider="anthropic",
+        marks=frozenset({"starting_at", "amount", "currency"}),
+        read=_anthropic_costs,
+        columns=("starting_at", "ending_at", "model", "amount", "currency"),
+        others=_ANTHROPIC_ALL,
+    ),
+    Form(
+        name="anthropic-usage",
+        provider="anthropic",
+        marks=frozenset({"starting_at", "uncached_input_tokens"}),
+        read=_anthropic_usage,
+        columns=_ANTHROPIC_USAGE,
+        others=_ANTHROPIC_ALL,
+    ),
+    Form(
+        name="anthropic-usage",
+        provider="anthropic",
+        marks=frozenset({"usage_date_utc", "usage_input_tokens_no_cache"}),
+        read=_anthropic_table,
+        columns=_ANTHROPIC_TABLE,
+        others=_ANTHROPIC_ALL,
     ),
     Form("simulator", None, frozenset({"request_id", "id", "prompt_tokens", "cost", "outcome"}), _simulator),
-    Form("neutral", None, frozenset({"request_id"}), _neutral),
-    Form("neutral", None, frozenset({"response_id"}), _neutral),
-    Form("neutral", None, frozenset({"start", "end"}), _neutral),
+    *(Form("neutral", None, frozenset(marks), _neutral) for marks in (("request_id",), ("response_id",), _SPAN)),
 )
 """Every export that is known; the first whose marks a record has is its form."""
-
-
-def _empty(record: Record, column: str) -> bool:
-    value = record.get(column)
-    return value is None or value == ""
-
-
-# -- cells ----------------------------------------------------------------------------------------------------------------
-def whole(record: Record, column: str, absent: int | None = None) -> int:
-    """A count, 0 or more; `absent` is what an empty or missing cell means, None: that it is wrong."""
-    value = record.get(column)
-    if _empty(record, column):
-        if absent is None:
-            raise WrongColumnError(column, "is missing; a whole number, 0 or more, is needed")
-        return absent
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if type(value) is int and value >= 0:
-        return value
-    raise WrongColumnError(column, f"{str(value)[:40]!r} is no whole number, 0 or more")
-
-
-def dollars(record: Record, column: str) -> Decimal | None:
-    """An exact amount; None where the cell is empty or missing."""
-    value = record.get(column)
-    if value is None or value == "":
-        return None
-    try:
-        amount = Decimal(value) if isinstance(value, str | int | Decimal) and not isinstance(value, bool) else None
-    except ArithmeticError:
-        amount = None
-    if amount is None or not amount.is_finite() or amount < 0:
-        raise WrongColumnError(
-            column, f"{str(value)[:40]!r} is no amount; a decimal number, 0 or more, such as 0.0002076 is allowed"
-        )
-    return amount
-
-
-def text(record: Record, column: str) -> str | None:
-    """A name; None where the cell is empty or missing."""
-    return None if _empty(record, column) else str(record[column])
-
-
-def instant(record: Record, column: str) -> datetime | None:
-    """An instant: seconds since 1970, RFC 3339, or a date (its first moment, UTC); None where the cell is empty or missing."""
-    value = record.get(column)
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, int | Decimal) or value.isdigit():
-            return datetime.fromtimestamp(float(value), UTC)
-        if _DATE.fullmatch(value):
-            return datetime.fromisoformat(value).replace(tzinfo=UTC)
-        return job.instant(value)
-    except (ValueError, OverflowError, OSError, AttributeError):
-        raise WrongColumnError(
-            column,
-            f"{str(value)[:40]!r} is no time; seconds since 1970, 2026-12-01T08:00:00Z or 2026-12-01 are allowed",
-        ) from None
-
-
-def _in_dollars(record: Record) -> None:
-    currency = str(record.get("currency") or "usd")
-    if currency.lower() != "usd":
-        raise WrongColumnError("currency", f"{currency[:10]!r} is not what the ledger is in; usd is allowed")
 
 
 def _ordered(line: Line) -> Line:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from broker.errors import UsageError
 from broker.settings_file import places
 from broker.usage import columns
-from broker.usage.columns import Line, WrongColumnError
+from broker.usage.cells import WrongColumnError
+from broker.usage.columns import Line
 
 Record = Mapping[str, Any]
 _LOCATED_BYTES = 5_000_000
@@ -56,7 +57,7 @@ def read(file: Path) -> Invoice:
     lines: list[Line] = []
     for place, record in records:
         try:
-            lines.append(form.read(record, str(place)))
+            lines.append(form.line(record, str(place)))
         except WrongColumnError as wrong:
             raise UsageError(f"{_where(file, text, place, wrong.column)}: {wrong}") from None
     return Invoice(form.name, form.provider, lines)

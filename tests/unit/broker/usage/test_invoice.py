@@ -35,6 +35,8 @@ OPENAI = {
     ],
 }
 
+OPENAI_COLUMNS = "start_time,end_time,num_model_requests,model,input_tokens"
+
 
 def written(folder: Path, content: object, name: str = "invoice") -> Path:
     file = folder / name
@@ -61,6 +63,38 @@ def test_openais_usage_as_csv_says_the_same_as_its_json(tmp_path: Path) -> None:
     )
     (of_csv,), (of_json,) = read_text(tmp_path, table).lines, read_text(tmp_path, OPENAI).lines
     assert of_csv._replace(place="") == of_json._replace(place="")
+
+
+def test_embeddings_have_no_output_column_and_nothing_is_said_of_it(tmp_path: Path) -> None:
+    (line,) = read_text(tmp_path, f"{OPENAI_COLUMNS},project_id,user_id,api_key_id\n1,2,5,m,1000,p,u,k\n").lines
+    assert line.counts == {"input_tokens": 1_000}
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("embeddings", False), ("completions", True)])
+def test_a_result_says_by_its_object_whether_it_has_output(kind: str, *, refused: bool, tmp_path: Path) -> None:
+    bucket = OPENAI["data"][0]  # type: ignore[index]
+    result = {**bucket["results"][0], "object": f"organization.usage.{kind}.result"}
+    del result["output_tokens"], result["input_cached_tokens"]
+    content = {"data": [{**bucket, "results": [result]}]}
+    if not refused:
+        assert read_text(tmp_path, content).lines[0].counts == {"input_tokens": 1_000}
+        return
+    with pytest.raises(UsageError, match=r"data\[0\].results\[0\]: output_tokens: is missing; expected are"):
+        read_text(tmp_path, content)
+
+
+def test_every_column_of_openais_own_table_may_be_there(tmp_path: Path) -> None:
+    columns = (
+        "start_time,end_time,start_time_iso,end_time_iso,project_id,num_model_requests,user_id,api_key_id,model,batch,"
+        "service_tier,input_tokens,output_tokens,input_cached_tokens,input_uncached_tokens,input_text_tokens,"
+        "output_text_tokens,input_cached_text_tokens,input_audio_tokens,input_cached_audio_tokens,output_audio_tokens"
+    )
+    cells = "1,2,a,b,p,5,u,k,m,false,default,1000,500,800,200,1000,500,800,0,0,0"
+    (line,) = read_text(tmp_path, f"{columns}\n{cells}\n").lines
+    assert line.counts == {"input_tokens": 1_000, "cache_read_input_tokens": 800, "output_tokens": 500}
+    without_cached = columns.replace("input_cached_tokens,", ""), cells.replace(",800,200", ",200")
+    (line,) = read_text(tmp_path, "\n".join(without_cached)).lines
+    assert line.counts == {"input_tokens": 1_000, "output_tokens": 500}
 
 
 def test_openais_costs_are_exact_dollars(tmp_path: Path) -> None:
@@ -154,6 +188,27 @@ def test_a_call_of_the_simulator_that_failed_for_nothing_is_free(tmp_path: Path)
         ("colour,taste\nred,sour\n", ":2: these columns are of no export that is known (colour, taste)"),
         ('{"request_id": "a", "cost_usd": "1"}\n{"request_id": \n', ":2: is not JSON"),
         ('{"request_id": "a", "cost_usd": NaN}\n', ":1: cost_usd: 'nan' is no amount"),
+        (
+            f"{OPENAI_COLUMNS},ouput_tokens\n1,2,1,m,5,5\n",
+            ":2: ouput_tokens: there is no such column; did you mean output_",
+        ),
+        (
+            f"{OPENAI_COLUMNS},Output Tokens\n1,2,1,m,5,5\n",
+            "did you mean output_tokens? expected are start_time, end_time",
+        ),
+        (
+            f"{OPENAI_COLUMNS},output_tokens,cached_tokens\n1,2,1,m,5,5,1\n",
+            ":2: cached_tokens: there is no such column",
+        ),
+        (
+            f"{OPENAI_COLUMNS},output_audio_tokens\n1,2,1,m,5,0\n",
+            ":2: output_tokens: is missing; expected are start_time",
+        ),
+        ("start_time,end_time,amount_value,currency\n1,2,5,eur\n", ":2: currency: there is no such column"),
+        (
+            "usage_date_utc,model_versoin,usage_input_tokens_no_cache,usage_output_tokens\n2026-11-01,m,1,2\n",
+            ":2: model_versoin: there is no such column; did you mean model_version?",
+        ),
         ("", ":1: there is no line in it"),
         ('{"data": [], "has_more": true}', "has_more is true"),
         ('{"data": [{"results": 5}]}', "data[0]: has no list `results`"),
