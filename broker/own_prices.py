@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Annotated
 
 from pydantic import AfterValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from broker.section import Section
 from schemas.job import Instant
@@ -59,16 +60,17 @@ def check_prices(prices: Sequence[Price]) -> None:
     """Make sure that a model has one price at a time.
 
     Raises:
-        ValueError: Two of one provider, model and tier hold at once.
+        PydanticCustomError: Two of one provider, model and tier hold at once; its place is the second.
     """
     for number, other in _pairs(len(prices)):
         one, two = prices[number], prices[other]
         same = (one.provider, one.model, one.service_tier) == (two.provider, two.model, two.service_tier)
         if same and one.span[0] < two.span[1] and two.span[0] < one.span[1]:
-            raise ValueError(
+            sentence = (
                 f"prices.{number} and prices.{other} are both of {one.provider}'s {one.model} at one time; "
                 "let one end by valid_until where the other begins by valid_from, or leave one out"
             )
+            raise PydanticCustomError("overlap", "{sentence}", {"sentence": sentence, "place": ["prices", str(other)]})
 
 
 def _pairs(count: int) -> Iterator[tuple[int, int]]:

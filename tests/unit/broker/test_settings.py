@@ -150,6 +150,10 @@ def test_a_variable_that_is_no_setting_is_refused(variable: str) -> None:
         ),
         ("tenants: {acme: {weight: .inf}}\n", "{file}:1: tenants.acme.weight: Input should be a finite number"),
         ("tenants:\n  acme:\n    weigth: 2\n", "{file}:3: tenants.acme.weigth: there is no such setting"),
+        (
+            "kafka: a:1\nprices:\n" + "".join(f"  - {{model: {model}, input: '1', output: '1'}}\n" for model in "mnm"),
+            "{file}:5: prices.2: prices.0 and prices.2 are both of openai's m at one time; ",
+        ),
         ("tenants:\n  Acme: {weight: 2}\n", "{file}:2: tenants.Acme.[key]: String should match pattern"),
         (
             "priorities:\n  - {name: a, weight: 2000, deadline_s: 1}\n",
