@@ -1,6 +1,7 @@
 """Limits that change, windows, workers, crashes, clock steps, lost and late answers: no limit is passed, nothing stays held, alerts are told."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -136,7 +137,8 @@ class QuotaMachine(RuleBasedStateMachine):
         self.seconds = 1_000.0
         self.workers: list[Worker] = []
         self.crashed: list[Worker] = []
-        self.changed = False
+        self.rules = [rules()]  # of every version
+        self.excess: Counter[Key] = Counter()  # tokens that jobs use above what was held for them
         self.late: list[Callable[[], Coroutine[Any, Any, Any]]] = []
         self.started = 0
         self.denied = 0
@@ -182,7 +184,7 @@ class QuotaMachine(RuleBasedStateMachine):
         self.started += 1
         self.workers.append(Worker(f"w{self.started}", self))
 
-    @rule(at=NUMBERS, tokens=st.integers(1, 20), saved=st.integers(0, 10), times=st.integers(1, 4), team=TEAMS)
+    @rule(at=NUMBERS, tokens=st.integers(1, 20), saved=st.integers(-6, 10), times=st.integers(1, 4), team=TEAMS)
     def hold(self, at: int, tokens: int, saved: int, times: int, team: str | None) -> None:  # noqa: PLR0917 what is drawn
         worker = chosen(self.workers, at)
 
@@ -191,7 +193,8 @@ class QuotaMachine(RuleBasedStateMachine):
             if isinstance(held, Denied):
                 self.denied += 1
             else:
-                worker.jobs.append(Job(held, max(tokens - saved, 0), worker))
+                worker.jobs.append(job := Job(held, max(tokens - saved, 0), worker))
+                self.excess.update(dict.fromkeys(job.keys, max(-saved, 0)))
 
         for _ in range(times):
             self.spawn(worker, ask())
@@ -281,9 +284,9 @@ class QuotaMachine(RuleBasedStateMachine):
 
     @rule(limits=st.sampled_from([LIMITS, *OTHERS]))
     def change_limits(self, limits: tuple[Limit, ...]) -> None:
-        self.changed = True
         version = self.books.version.version + 1 if self.books.version is not None else 1
         self.books.version = LimitVersion(version=version, limits=limits, at=self.now, by="ann")
+        self.rules.append(rules(self.books.version))
 
     @rule(at=NUMBERS, late=st.booleans(), declared=st.booleans())
     def crash(self, at: int, late: bool, declared: bool) -> None:
@@ -333,13 +336,21 @@ class QuotaMachine(RuleBasedStateMachine):
     @invariant()
     def billed_spend_and_what_is_under_way_are_within_every_limit(self) -> None:
         everybody = self.workers + self.crashed
-        hard = {} if self.changed else {key: limit for worker in everybody for key, limit in worker.hard().items()}
-        for key, limit in hard.items():  # once limits have changed, what was used under others may be more
+        for key in {key for worker in everybody for key in worker.holds.accounts}:
             jobs = [job for worker in everybody for job in worker.jobs if key in job.keys]
             tokens = sum(job.tokens for job in jobs)
             used = added((self.billed(key), Amounts(len(jobs), tokens, PRICE * tokens)))
-            for unit, most in units(limit):
-                assert getattr(used, unit) <= most, (key, unit)
+            above = Amounts(0, self.excess[key], PRICE * self.excess[key])
+            for unit, most in self.most(key).items():
+                assert getattr(used, unit) <= most + getattr(above, unit), (key, unit)
+
+    def most(self, key: Key) -> dict[str, int | Decimal]:
+        """The highest of each unit that any version says, where each is hard and says one: under another version more may have been used."""
+        said = [
+            applied.limit if applied else None for applied in (known.of(key.subject, key.per) for known in self.rules)
+        ]
+        limits = [dict(units(limit)) if limit is not None and limit.mode == "hard" else {} for limit in said]
+        return {unit: max(each[unit] for each in limits) for unit in limits[0] if all(unit in each for each in limits)}
 
     def teardown(self) -> None:
         try:
