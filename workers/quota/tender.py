@@ -24,7 +24,7 @@ IDLE_S = 5.0
 """Who has taken no hold for so long gives back what is free."""
 CLOSING_S = 1.0
 """So long a round waits for sums over the ledger, so that the room that they find is given out at once."""
-IN_A_ROUND = 64
+IN_A_ROUND = 32
 """So many books of limits for which nobody waits are read in a round: reading a thousand in each took more CPU than their jobs did."""
 MOST_RELEASED = 1_000
 """Jobs released at once, for one key."""
