@@ -111,10 +111,17 @@ class Dispatcher:
 
     def heed_halts(self) -> None:
         """Lay down what is ready and shall not start, and stop running jobs of cancelled batches; other calls go on."""
-        for ready in self._ready.withdraw(lambda ready: self._halt(ready) is not None):
-            halt = self._halt(ready)
-            if halt is not None:
-                self._put(ready, _halted(ready, halt))
+        halts: dict[
+            str, Halt
+        ] = {}  # by job, as found: asked again, a job whose deadline has passed by then would be held by none
+
+        def halted(ready: Ready) -> bool:
+            if (halt := self._halt(ready)) is not None:
+                halts[ready.claim.id] = halt
+            return halt is not None
+
+        for ready in self._ready.withdraw(halted):
+            self._put(ready, _halted(ready, halts[ready.claim.id]))
         for job, running in list(self._under_way.items()):
             halt = self._halts.of(running.ready.claim)
             if halt is not None and halt.kind is HaltKind.CANCELLED:

@@ -208,15 +208,19 @@ class FairQueue(Generic[Item]):
         return self._priorities[priority].shares.order(tenants)
 
     def withdraw(self, unwanted: Callable[[Item], bool]) -> list[Item]:
-        """Take out what is unwanted; nobody is charged for what was not served."""
+        """Take out what is unwanted, each asked about once; nobody is charged for what was not served."""
         found: list[Item] = []
         for priority, tenants in self._priorities.items():
             for tenant, queue in list(tenants.queues.items()):
-                kept = [entry for entry in queue if not unwanted(entry[3])]
-                if len(kept) == len(queue):
+                gone: list[tuple[float, int, float, Item]] = []
+                kept: list[tuple[float, int, float, Item]] = []
+                for entry in queue:
+                    (gone if unwanted(entry[3]) else kept).append(entry)
+                if not gone:
                     continue
-                found += [entry[3] for entry in sorted(queue, key=lambda entry: entry[:2]) if unwanted(entry[3])]
-                tenants.size -= len(queue) - len(kept)
+                found += [entry[3] for entry in sorted(gone, key=lambda entry: entry[:2])]
+                tenants.size -= len(gone)
+                self._size -= len(gone)
                 heapq.heapify(kept)
                 tenants.queues[tenant] = kept
                 if not kept:
@@ -224,7 +228,6 @@ class FairQueue(Generic[Item]):
                     tenants.shares.leave(tenant)
             if not tenants.size:
                 self._shares.leave(priority)
-        self._size -= len(found)
         return found
 
     def drain(self) -> list[Item]:

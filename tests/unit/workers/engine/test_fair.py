@@ -50,6 +50,20 @@ def test_what_is_withdrawn_is_gone_and_the_rest_is_served_as_if_it_had_never_bee
     assert fair.pop() is None
 
 
+def test_what_is_wanted_no_longer_when_it_is_asked_again_is_withdrawn_all_the_same_and_counted() -> None:
+    fair = queue()
+    fill(fair, "a", 3)
+    asked: list[str] = []
+
+    def unwanted(job: str) -> bool:
+        asked.append(job)
+        return asked.count(job) == 1 and job != "a2"
+
+    assert fair.withdraw(unwanted) == ["a0", "a1"]
+    assert (len(fair), fair.size("normal"), fair.held("normal", "a")) == (1, 1, 1)
+    assert fair.drain() == ["a2"]
+
+
 def test_what_is_overdue_is_taken_out_of_its_turn_and_charged_until_it_is_settled() -> None:
     fair = queue()
     for number, deadline in enumerate((5.0, 1.0, 9.0)):

@@ -1,6 +1,8 @@
 """Halts: what they keep from running, who tells documents of them, and what becomes of jobs that are here or wait."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -250,6 +252,24 @@ def test_what_is_ready_is_laid_down_when_it_is_halted_and_what_is_not_stays() ->
         for name, one in kept.waiting.items()
     }
     assert waits == {"paused": (True, "paused", "paused:acme/p", True), "x": (False, "paused", None, False)}
+
+
+def test_a_job_whose_deadline_passes_while_halts_are_heeded_is_laid_down_or_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readings = itertools.count(int(time.time()))
+    monkeypatch.setattr("time.time", lambda: float(next(readings)))  # each look at the clock takes a second
+
+    async def life(deadline: int) -> int:
+        worker = AWorker()
+        worker.hands.ready.accept(a_claim(deadline=datetime.fromtimestamp(next(readings) + deadline, UTC).isoformat()))
+        worker.halts.learn([halt("acme")])
+        worker.dispatcher.heed_halts()
+        found = len(worker.kept.waiting) + len(worker.ready())
+        assert len(worker.hands.ready) == 0
+        return found
+
+    assert [run(life(deadline)) for deadline in range(6)] == [1] * 6
 
 
 def test_calls_of_a_cancelled_batch_are_cut_and_those_of_paused_and_limited_ones_go_on() -> None:
