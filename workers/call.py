@@ -19,7 +19,7 @@ from workers.engine.halts import Halts, rest, stop
 from workers.engine.leases import Leases
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
-from workers.engine.ready import WITHOUT_OUTPUT, estimated_output
+from workers.engine.ready import OUTPUT_WEIGHT, WITHOUT_OUTPUT, estimated_output
 from workers.gates import Gates
 from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expired
 from workers.providers.errors import failure_without_reply
@@ -272,8 +272,9 @@ class Caller:
         await self._pause(running, wait_s, "retry", None)
 
     async def _spent(self, running: Running, target: Target, outcome: str, usage: Tokens | None) -> None:
-        """Put what an attempt without an answer has cost, or may have cost, on the ledger before the job moves on."""
+        """Put what an attempt without an answer has cost, or may have cost, on the ledger before the job moves on, and on its tenant's share."""
         tokens = usage or self.estimate(running, target)
+        running.ready.spent += tokens.input_tokens + OUTPUT_WEIGHT * tokens.output_tokens
         cost = target.price.amount(tokens)
         attempt = Attempt(running.calls, tokens, cost, outcome, usage is None, running.provider_ms)
         row = ledger_row(running, target, attempt, self.store.owner)

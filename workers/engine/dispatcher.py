@@ -187,7 +187,8 @@ class Dispatcher:
             self._registry.discard([ready.claim.id])
             return
         self._put(ready, outcome)
-        self._ready.settle(ready, units_of(outcome.result) if isinstance(outcome, Finish) else 0.0)
+        used = units_of(outcome.result) if isinstance(outcome, Finish) else 0.0
+        self._ready.settle(ready, ready.spent + used)
 
     def _put(self, ready: Ready, outcome: Finish | Waiting) -> None:
         claim = ready.claim

@@ -39,6 +39,7 @@ class Ready:
     cost: float
     deadline: float  # in Unix time
     bytes: int = 0
+    spent: float = 0.0  # cost units of attempts without an answer, as far as they have cost or may have cost
     revoke: Callable[[], None] = lambda: None  # gives back the hold of a job whose finish is fenced
 
 

@@ -453,6 +453,34 @@ def test_a_job_that_is_stopped_in_its_call_ends_and_leaves_an_estimated_row(
     assert [(row["estimated"], row["billed"], row["outcome"]) for row in bench.rows()] == [(True, False, "cancelled")]
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "attempts"),
+    [
+        ([SentUnknown("cut"), an_answer()], 1),
+        ([SentUnknown("cut"), SentUnknown("cut"), an_error(400)], 2),
+        ([AnswerTooLarge("13 MB")], 1),
+        ([Reply(200, {}, b'{"error": {"message": "no"}, "tokens": [7, 0, 0, 3, 0]}'), an_answer()], 1),
+        ([an_error(500), an_answer()], 0),
+        ([an_error(429, **THROTTLED)], 0),
+        ([NotSent("no route")], 0),
+        ([an_answer()], 0),
+    ],
+)
+def test_what_attempts_without_an_answer_may_have_cost_is_known_when_the_job_leaves(
+    outcomes: list[Outcome], attempts: int
+) -> None:
+    async def life() -> tuple[Bench, float]:
+        bench = Bench(one_after_another(*outcomes))
+        ready = await bench.claimed()
+        await bench.pipeline.process(ready, bench.under_way)
+        return bench, ready.spent
+
+    bench, spent = run(life())
+    assert len(bench.rows()) == attempts
+    assert spent == sum(row["input_tokens"] + 4 * row["output_tokens"] for row in bench.rows())
+    assert (spent > 0) is (attempts > 0)
+
+
 def test_a_job_that_is_stopped_by_the_shutdown_waits_again() -> None:
     bench = Bench(silence)
     wait = run(stopped(bench, SHUTDOWN))

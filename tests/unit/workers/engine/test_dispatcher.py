@@ -11,13 +11,18 @@ import pytest
 from broker.events import Events
 from broker.telemetry import Telemetry
 from schemas.codes import Code
-from tests.builders import Bench, an_answer, one_after_another, some_hands, some_settings
+from schemas.result import Status
+from tests.builders import BODY, Bench, a_claim, an_answer, one_after_another, some_hands, some_settings
 from tests.virtual_time import run
-from workers.engine.dispatcher import Dispatcher
+from workers.engine.dispatcher import Dispatcher, Process
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
-from workers.stores.control import Halt, HaltKind
-from workers.stores.protocol import Claim, Fate, Finish, State
+from workers.engine.ready import Ready
+from workers.outcome import Ended, Running
+from workers.settle import ended
+from workers.stores.control import NEVER, Halt, HaltKind
+from workers.stores.protocol import Claim, Fate, Finish, State, Waiting
+from workers.transports.errors import SentUnknown
 from workers.transports.memory import Outcome
 from workers.transports.protocol import Call
 
@@ -25,7 +30,7 @@ from workers.transports.protocol import Call
 class Desk:
     """A dispatcher on a store in memory, with what it hands on to."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, process: Process | None = None) -> None:
         self.bench = bench
         self.hands = some_hands(bench.store, asyncio.get_running_loop().time, bench.settings)
         failpoints = Failpoints("", Events("test"))
@@ -34,7 +39,11 @@ class Desk:
         )
         telemetry = Telemetry(bench.settings.telemetry, "us", Random(1))
         self.dispatcher = Dispatcher(
-            bench.pipeline.process, bench.settings.worker, hands=self.hands, finisher=self.finisher, telemetry=telemetry
+            process or bench.pipeline.process,
+            bench.settings.worker,
+            hands=self.hands,
+            finisher=self.finisher,
+            telemetry=telemetry,
         )
 
     async def claims(self, **fields: Any) -> Claim:  # noqa: ANN401 as `a_claim`
@@ -128,6 +137,45 @@ def test_what_the_first_priority_awaits_is_written_while_a_write_of_others_is_aw
     written, desk = run(life())
     assert written == ["acme/quick", "acme/slow"]
     assert [desk.state(name)[0] for name in ("quick", "slow")] == ["succeeded"] * 2
+
+
+def test_a_tenant_whose_calls_stall_until_their_timeout_starts_no_more_jobs_than_one_whose_calls_are_answered() -> None:
+    async def answer(call: Call) -> Outcome:
+        await asyncio.sleep(0.1)
+        return SentUnknown("The time was over.") if b"stalls" in call.body else an_answer(tokens=(10, 0, 0, 256, 0))
+
+    async def life() -> dict[str, int]:
+        desk = Desk(Bench(answer, some_settings(worker={"slots": 1})))
+        for number in range(100):
+            for tenant in ("answered", "stalls"):
+                body = {**BODY, "user": tenant}
+                name = f"{tenant}/{number}"
+                await desk.claims(id=name, tenant=tenant, job_id=str(number), uid=name, body=body, max_attempts=1)
+        await desk.live(10)
+        return {tenant: count for (_, tenant), count in desk.dispatcher.started().items()}
+
+    assert run(life()) == {"answered": pytest.approx(50, rel=0.1), "stalls": pytest.approx(50, rel=0.1)}
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_run_that_fails_or_waits_is_charged_what_it_may_have_cost(waits: bool) -> None:
+    async def process(ready: Ready, _: dict[str, Running]) -> Finish | Waiting:
+        ready.spent = ready.cost
+        claim = ready.claim
+        if waits:
+            return Waiting(claim.id, claim.fence, NEVER, "retry", 1, None, nothing_sent=False)
+        return ended(ready, None, Ended(Status.FAILED, Code.OUTCOME_UNKNOWN))
+
+    async def life() -> list[str]:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 1})), process)
+        for number in range(3):
+            await desk.claims(id=f"acme/{number}", job_id=str(number), uid=f"a{number}")
+        await desk.live(1)
+        for tenant in ("acme", "beta"):
+            desk.hands.ready.accept(a_claim(id=f"{tenant}/next", tenant=tenant))
+        return [ready.claim.tenant for ready in iter(desk.hands.ready.pop, None)]
+
+    assert run(life()) == ["beta", "acme"]
 
 
 @pytest.mark.parametrize("called", [True, False])
