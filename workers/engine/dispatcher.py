@@ -31,7 +31,7 @@ UNWRITTEN = 512
 """So many outcomes may wait to be written before no more jobs start, or as many as there are slots: they wait for each other for a while, and few
 slots must not wait with them."""
 OVERDUE_S = 0.5
-"""How often jobs are looked for whose deadline has passed."""
+"""How often jobs are looked for that end before their turn: cancelled ones, and those whose deadline has passed."""
 
 Process = Callable[[Ready, dict[str, Running]], Awaitable[Finish | Waiting]]
 
@@ -67,7 +67,7 @@ class Dispatcher:
         self._stopping = False
         self._events = Events("worker.dispatcher")
         self.ticked_at = time.monotonic()
-        self._overdue_at = 0.0
+        self._overdue_at = -OVERDUE_S  # by the loop's clock
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -134,7 +134,7 @@ class Dispatcher:
         return self._halts.of(ready.claim)
 
     def _start(self, group: asyncio.TaskGroup) -> None:
-        self._end_overdue(group)
+        self._end_unstarted(group)
         while len(self._tasks) < self._slots and len(self._finisher) < self._unwritten and self._leases.healthy():
             ready = self._ready.pop(only_first=len(self._tasks) >= self._shared_slots)
             if ready is None:
@@ -146,17 +146,18 @@ class Dispatcher:
             self._started[ready.claim.priority, ready.claim.tenant] += 1
             self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
-    def _end_overdue(self, group: asyncio.TaskGroup) -> None:
-        """Have jobs whose deadline passed before their turn told so: they take no slot, because they end without a call."""
-        if self.ticked_at - self._overdue_at < OVERDUE_S:
+    def _end_unstarted(self, group: asyncio.TaskGroup) -> None:
+        """Have jobs told so that were cancelled, or whose deadline passed, before their turn: they take no slot, because they end without a call."""
+        clock_s = asyncio.get_running_loop().time()
+        if clock_s - self._overdue_at < OVERDUE_S:
             return
-        self._overdue_at = self.ticked_at
-        for ready in self._ready.overdue(time.time()):
+        self._overdue_at = clock_s
+        for ready in (*self._ready.overdue(time.time()), *self._ready.cancelled()):
             self._tasks[ready.claim.id] = group.create_task(self._run(ready))
 
     async def _something_changed(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(OVERDUE_S if self._ready.any_cancelled else LOOK_S):
                 await self._ready.changed.wait()
         except TimeoutError:
             return

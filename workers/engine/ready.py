@@ -61,6 +61,7 @@ class ReadyQueue:
         self.first = self.priorities[0]
         self._by_id: dict[str, Ready] = {}
         self.changed = asyncio.Event()  # a job came, or a slot is free: the dispatcher looks
+        self.any_cancelled = False  # maybe: jobs among these were cancelled, and are to end before their turn
         self._behind: dict[str, set[str]] = {name: set() for name in self.priorities}
 
     def __len__(self) -> int:
@@ -125,6 +126,8 @@ class ReadyQueue:
         priority = self._known(claim.priority)
         self._by_id[claim.id] = ready
         self._fair.push(ready, priority, claim.tenant, cost=ready.cost, deadline=ready.deadline)
+        if claim.cancel is not None:
+            self.any_cancelled = True
         self.changed.set()
 
     def pop(self, *, only_first: bool = False) -> Ready | None:
@@ -146,6 +149,15 @@ class ReadyQueue:
         ready = self._by_id.get(job)
         if ready is not None:
             ready.claim.cancel = reason
+            self.any_cancelled = True
+            self.changed.set()
+
+    def cancelled(self) -> list[Ready]:
+        """Take out what was cancelled: it ends without a call, as what is overdue does."""
+        if not self.any_cancelled:
+            return []
+        self.any_cancelled = False
+        return self.withdraw(lambda ready: ready.claim.cancel is not None)
 
     def withdraw(self, unwanted: Callable[[Ready], bool]) -> list[Ready]:
         """Take jobs out that shall not start here."""
@@ -153,6 +165,7 @@ class ReadyQueue:
         for ready in found:
             self._by_id.pop(ready.claim.id, None)
             self.leave(ready)
+            ready.cost = 0.0  # it was not charged, so nothing is given back where it is settled
         return found
 
     def leave(self, ready: Ready) -> None:

@@ -14,7 +14,7 @@ from schemas.codes import Code
 from schemas.result import Status
 from tests.builders import BODY, Bench, a_claim, an_answer, one_after_another, some_hands, some_settings
 from tests.virtual_time import run
-from workers.engine.dispatcher import Dispatcher, Process
+from workers.engine.dispatcher import OVERDUE_S, Dispatcher, Process
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
 from workers.engine.ready import Ready
@@ -87,6 +87,35 @@ def test_a_job_whose_deadline_passes_before_its_turn_is_told_so_at_once_though_n
     assert desk.state("late", "beta") == ("expired", Code.EXPIRED)
     assert [desk.state(name) for name in ("runs", "waits")] == [("claimed", None)] * 2
     assert calls == 1
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.4, 0.6, 1.3])
+def test_a_cancelled_job_that_waits_for_its_turn_ends_in_half_a_second_though_no_slot_is_free(after_s: float) -> None:
+    async def life() -> tuple[Desk, int]:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 1})))
+        for name in ("runs", "cancelled", "waits"):
+            await desk.claims(id=f"acme/{name}", job_id=name, uid=name)
+        loop = asyncio.get_running_loop()
+        loop.call_later(after_s, desk.dispatcher.stop_job, "acme/cancelled", "a typing error")
+        await desk.live(after_s + OVERDUE_S + 0.01)
+        return desk, len(desk.bench.transport.calls)
+
+    desk, calls = run(life())
+    assert desk.state("cancelled") == ("cancelled", Code.CANCELLED)
+    assert desk.bench.database.jobs["acme/cancelled"]["result"]["message"] == "a typing error"
+    assert [desk.state(name) for name in ("runs", "waits")] == [("claimed", None)] * 2
+    assert calls == 1
+
+
+def test_a_job_that_was_cancelled_before_it_was_taken_ends_though_no_slot_is_free() -> None:
+    async def life() -> Desk:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 1})))
+        await desk.claims(id="acme/runs", job_id="runs", uid="1")
+        await desk.claims(id="acme/cancelled", job_id="cancelled", uid="2", cancel="")
+        await desk.live(1)
+        return desk
+
+    assert run(life()).state("cancelled") == ("cancelled", Code.CANCELLED)
 
 
 def test_a_job_under_a_pause_expires_all_the_same() -> None:

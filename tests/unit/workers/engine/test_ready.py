@@ -189,6 +189,25 @@ def test_a_cancelled_job_that_waits_here_is_marked() -> None:
     assert job.claim.cancel == "a typing error"
 
 
+def test_what_was_cancelled_is_taken_out_before_its_turn_and_neither_charged_nor_given_anything_back() -> None:
+    ready = queue()
+    for name in ("a", "b", "c"):
+        ready.accept(claim(name, tenant="acme"))
+        ready.accept(claim(name, tenant="beta"))
+    ready.accept(replace(claim("d"), cancel="before it was taken"))
+    assert [job.claim.cancel for job in ready.cancelled()] == ["before it was taken"]
+    ready.changed.clear()
+    ready.mark("acme/b", "a typing error")
+    assert ready.changed.is_set()
+    [gone] = ready.cancelled()
+    assert (gone.claim.id, ready.cancelled()) == ("acme/b", [])
+    room = ready.room_bytes()
+    ready.leave(gone)
+    ready.settle(gone, 0.0)
+    assert (ready.room_bytes(), len(ready)) == (room, 5)
+    assert [job.claim.tenant for job in (ready.pop() for _ in range(4)) if job] == ["acme", "beta"] * 2
+
+
 def test_who_waits_for_a_job_is_told() -> None:
     ready = queue()
     assert not ready.changed.is_set()
