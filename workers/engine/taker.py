@@ -19,6 +19,8 @@ PAGES = 8
 """How many batches of jobs that turn out to be paused are put aside for one tenant in a row."""
 ENDING_S = 1.0
 """How often jobs are looked for that are to end, wherever they stand in the queue."""
+WITHOUT_ROOM = 32
+"""So many jobs that are to end are held at once beyond what there is room for: they need no slot, and leave within a second."""
 LONG_AGO_S = 1e9
 BUSY_S = 0.02
 """What a taker leaves between two rounds while there is something to take."""
@@ -33,6 +35,7 @@ class Taker:
         self._ready, self._registry, self._leases = hands.ready, hands.registry, hands.leases
         self._halts = hands.halts
         self._looked_at = self._ended_at = -LONG_AGO_S  # by the loop's clock
+        self._without_room: list[str] = []
         self._nudged = asyncio.Event()
         self._events = Events("worker.taker")
         self.ticked_at = time.monotonic()
@@ -51,13 +54,19 @@ class Taker:
         while True:
             self.ticked_at = time.monotonic()
             self._nudged.clear()
-            if self._leases.healthy() and self._ready.room() > 0:
+            if self._leases.healthy():
                 try:
-                    if await self._any_due():
-                        await self._round()
+                    await self._turn()
                 except StoreUnknownError as error:
                     self._events.warning("taker.unknown", reason=str(error))
             await self._rest(BUSY_S if self._ready.any_behind() else LOOK_S)
+
+    async def _turn(self) -> None:
+        """Take what there is room for, or only some of what is to end: that needs no room for long."""
+        if self._ready.room() <= 0:
+            await self._ending(datetime.now(UTC))
+        elif await self._any_due():
+            await self._round()
 
     async def _any_due(self) -> bool:
         """Who knows of nobody behind asks one question for all; a cancel makes what waits due, a deadline does so but for paused batches."""
@@ -122,16 +131,26 @@ class Taker:
 
     async def _ending(self, now: datetime) -> int:
         """Take what is to end, whatever is queued before it or paused: what was cancelled, and what its deadline has passed."""
-        room = min(BATCH, self._ready.room())
         clock_s = asyncio.get_running_loop().time()
-        if room <= 0 or clock_s - self._ended_at < ENDING_S:
+        if clock_s - self._ended_at < ENDING_S:
+            return 0
+        full = self._ready.room() <= 0
+        room = self._few_more() if full else min(BATCH, self._ready.room())
+        if room <= 0:
             return 0
         ids = await self._store.cancelled_waiting(room)
         if len(ids) < room:
             ids += await self._store.overdue(now, room - len(ids))
-        if len(ids) < room:  # else there are more, and the next round looks again
+        if full or len(ids) < room:  # else there are more, and the next round looks again
             self._ended_at = clock_s
+        if full:
+            self._without_room += ids
         return await self._take(ids, datetime.now(UTC)) if ids else 0
+
+    def _few_more(self) -> int:
+        """How many may come in without room: those that did before are waited for, where they do not end at once."""
+        self._without_room = [job for job in self._without_room if job in self._registry]
+        return WITHOUT_ROOM - len(self._without_room)
 
     async def _take(self, ids: list[str], now: datetime) -> int:
         # The lease is looked at here, not before the ids were read: a slow answer may have outlived it.

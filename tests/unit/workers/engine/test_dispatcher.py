@@ -12,12 +12,13 @@ from broker.events import Events
 from broker.telemetry import Telemetry
 from schemas.codes import Code
 from schemas.result import Status
-from tests.builders import BODY, Bench, a_claim, an_answer, one_after_another, some_hands, some_settings
+from tests.builders import BODY, Bench, a_claim, a_new_job, an_answer, one_after_another, some_hands, some_settings
 from tests.virtual_time import run
 from workers.engine.dispatcher import OVERDUE_S, Dispatcher, Process
 from workers.engine.failpoints import Failpoints
 from workers.engine.finisher import Finisher
 from workers.engine.ready import Ready
+from workers.engine.taker import Taker
 from workers.outcome import Ended, Running
 from workers.settle import ended
 from workers.stores.control import NEVER, Halt, HaltKind
@@ -116,6 +117,32 @@ def test_a_job_that_was_cancelled_before_it_was_taken_ends_though_no_slot_is_fre
         return desk
 
     assert run(life()).state("cancelled") == ("cancelled", Code.CANCELLED)
+
+
+def test_what_is_to_end_and_waits_in_the_database_does_so_though_neither_room_nor_a_slot_is_free() -> None:
+    async def life() -> Desk:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 1, "ready": 1})))
+        await desk.claims(id="acme/runs", job_id="runs", uid="1")
+        await desk.claims(id="acme/ready", job_id="ready", uid="2")
+        store, now = desk.bench.store, datetime.now(UTC)
+        two_days_ago = now - timedelta(days=2)
+        await store.insert(
+            [
+                a_new_job("late", due_at=NEVER, deadline=now, arrived_at=two_days_ago, why_waiting="paused"),
+                a_new_job("cancelled", due_at=NEVER, deadline=NEVER, why_waiting="paused"),
+                a_new_job("waits", due_at=now, deadline=NEVER, why_waiting="queued"),
+            ]
+        )
+        await store.cancel("acme/cancelled", 1, "a typing error")
+        taking = asyncio.create_task(Taker(store, desk.hands.ready.priorities, desk.hands).run())
+        await desk.live(3)
+        taking.cancel()
+        await asyncio.wait({taking})
+        return desk
+
+    desk = run(life())
+    assert [desk.state(name)[0] for name in ("late", "cancelled")] == ["expired", "cancelled"]
+    assert [desk.state(name)[0] for name in ("runs", "ready", "waits")] == ["claimed", "claimed", "waiting"]
 
 
 def test_a_job_under_a_pause_expires_all_the_same() -> None:

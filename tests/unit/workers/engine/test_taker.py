@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.builders import a_new_job, some_hands, some_settings
+from tests.builders import a_claim, a_new_job, some_hands, some_settings
 from tests.virtual_time import run
 from workers.engine.hands import Hands
-from workers.engine.taker import Taker
+from workers.engine.taker import WITHOUT_ROOM, Taker
 from workers.stores.control import NEVER, Halt, HaltKind
 from workers.stores.memory import MemoryDatabase, MemoryStore
+from workers.stores.protocol import State
 
 
 class _Slow(MemoryStore):
@@ -47,9 +48,10 @@ async def test_nothing_is_taken_when_the_answer_what_is_due_took_longer_than_the
 class _Few:
     """A taker of a worker with room for 64 jobs, 16 of one tenant if it is alone, on a store in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: int = 64) -> None:
+        settings = some_settings(worker={"ready": ready})
         self.store = MemoryStore(MemoryDatabase(), "us")
-        self.hands: Hands = some_hands(self.store, asyncio.get_running_loop().time, some_settings(worker={"ready": 64}))
+        self.hands: Hands = some_hands(self.store, asyncio.get_running_loop().time, settings)
         self.taker = Taker(self.store, self.hands.ready.priorities, self.hands)
 
     async def waits(self, count: int, tenant: str, priority: str = "normal") -> None:
@@ -142,6 +144,47 @@ def test_a_job_of_a_paused_batch_expires_though_nothing_is_due() -> None:
     assert run(life())
 
 
+def test_of_what_is_to_end_a_few_are_taken_without_room_and_more_when_those_have_ended() -> None:
+    async def life() -> list[int]:
+        few = _Few(ready=1)
+        await few.hands.leases.start({})
+        few.hands.ready.accept(a_claim())
+        late = [a_new_job(str(number), due_at=NEVER, deadline=datetime.now(UTC)) for number in range(100)]
+        await few.store.insert([*late, a_new_job("due", due_at=datetime.now(UTC), why_waiting="queued")])
+        few.taker.nudge()
+        taking = asyncio.create_task(few.taker.run())
+        taken = []
+        for _ in range(3):
+            await asyncio.sleep(3)
+            claimed = [id_ for id_, job in few.store.database.jobs.items() if job["state"] == State.CLAIMED]
+            taken.append(len(claimed))
+            few.hands.registry.discard([job for job in claimed if job in few.hands.registry][:20])  # these have ended
+        taking.cancel()
+        await asyncio.wait({taking})
+        assert "acme/due" not in claimed
+        return taken
+
+    assert run(life()) == [WITHOUT_ROOM, WITHOUT_ROOM + 20, WITHOUT_ROOM + 40]
+
+
+def test_a_taker_without_room_looks_once_a_second_for_what_is_to_end() -> None:
+    async def life() -> Counter[str]:
+        store = _Counting()
+        hands = some_hands(store, lambda: 0.0, some_settings(worker={"ready": 1}))
+        await hands.leases.start({})
+        hands.ready.accept(a_claim())
+        hands.ready.fell_behind("normal", "acme")
+        taking = asyncio.create_task(Taker(store, ["normal"], hands).run())
+        await asyncio.sleep(60)
+        taking.cancel()
+        await asyncio.wait({taking})
+        return store.asked
+
+    asked = run(life())
+    assert asked.keys() == {"cancelled_waiting", "overdue"}
+    assert all(58 <= count <= 61 for count in asked.values())
+
+
 def test_what_others_put_to_wait_is_found_within_a_second() -> None:
     async def life() -> int:
         few = _Few()
@@ -167,6 +210,14 @@ class _Counting(MemoryStore):
     async def any_due(self, now: datetime) -> bool:
         self.asked["any_due"] += 1
         return await super().any_due(now)
+
+    async def cancelled_waiting(self, limit: int) -> list[str]:
+        self.asked["cancelled_waiting"] += 1
+        return await super().cancelled_waiting(limit)
+
+    async def overdue(self, now: datetime, limit: int) -> list[str]:
+        self.asked["overdue"] += 1
+        return await super().overdue(now, limit)
 
     async def due_tenants(self, priority: str, now: datetime) -> list[str]:
         self.asked["due_tenants"] += 1
