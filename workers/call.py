@@ -298,7 +298,7 @@ def _told_to_stop(running: Running) -> Ended | Postponed | None:
 
 def _stop(running: Running) -> Ended | Postponed:
     """How a job leaves that was told to stop: cancelled, or back to wait where this process ends."""
-    if running.stopped != SHUTDOWN:
+    if running.stopped is not SHUTDOWN:
         return Ended(Status.CANCELLED, Code.CANCELLED, running.stopped or "")
     if running.job.execution == "at_most_once" and running.sent:
         return Ended(Status.FAILED, Code.OUTCOME_UNKNOWN)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 from schemas.codes import MEANING, Code
 from schemas.job import Job
@@ -12,7 +13,14 @@ from schemas.result import Status
 from workers.engine.ready import Ready
 from workers.providers.protocol import Answer
 
-SHUTDOWN = "shutdown"
+
+class Shutdown(Enum):
+    """Why a job is told to stop where this process ends: no text, because the reason of a cancel may be any."""
+
+    MARK = "shutdown"
+
+
+SHUTDOWN: Final = Shutdown.MARK
 
 
 @dataclass(slots=True)
@@ -29,7 +37,7 @@ class Running:
     sent: bool = False  # a call of it is open, or nobody knows what became of one
     provider_ms: int = 0
     findings: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str | None = None
+    stopped: str | Shutdown | None = None
     stoppable: bool = False  # it waits for something that may be given up
 
 

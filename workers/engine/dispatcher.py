@@ -19,7 +19,7 @@ from workers.engine.finisher import Finisher
 from workers.engine.halts import Rest, rest, stop
 from workers.engine.hands import Hands
 from workers.engine.ready import Ready
-from workers.outcome import SHUTDOWN, Ended, Running
+from workers.outcome import SHUTDOWN, Ended, Running, Shutdown
 from workers.settle import ended, units_of
 from workers.stores.control import Halt, HaltKind
 from workers.stores.protocol import Finish, Waiting
@@ -96,8 +96,11 @@ class Dispatcher:
         self._ready.changed.set()
 
     def stop_job(self, job: str, reason: str) -> None:
-        """Tell one job to stop: it ends as cancelled, or waits again where the reason is the shutdown."""
+        """Tell one job to stop: it ends as cancelled."""
         self._ready.mark(job, reason)
+        self._stop_running(job, reason)
+
+    def _stop_running(self, job: str, reason: str | Shutdown) -> None:
         running, task = self._under_way.get(job), self._tasks.get(job)
         if running is not None and task is not None and running.stopped is None:
             running.stopped = reason
@@ -105,9 +108,9 @@ class Dispatcher:
                 task.cancel()
 
     def stop_jobs(self) -> None:
-        """Tell every running job that this process ends."""
+        """Tell every running job that this process ends: it waits again, or ends where it may be called once only."""
         for job in list(self._under_way):
-            self.stop_job(job, SHUTDOWN)
+            self._stop_running(job, SHUTDOWN)
 
     def heed_halts(self) -> None:
         """Lay down what is ready and shall not start, and stop running jobs of cancelled batches; other calls go on."""

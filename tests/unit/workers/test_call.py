@@ -14,7 +14,7 @@ from tests.builders import BODY, Bench, an_answer, an_error, one_after_another, 
 from tests.virtual_time import run
 from workers.call import FencedJobError
 from workers.gates import RETRY_BURST
-from workers.outcome import SHUTDOWN
+from workers.outcome import SHUTDOWN, Shutdown
 from workers.quota.protocol import Need
 from workers.stores.control import EVERYTHING, Halt, HaltKind
 from workers.stores.memory import MemoryStore
@@ -48,7 +48,7 @@ def in_seconds(wait: Waiting) -> float:
     return (wait.due_at - datetime.now(UTC)).total_seconds()
 
 
-async def stopped(bench: Bench, reason: str, **fields: Any) -> Any:  # noqa: ANN401 a finish or a wait
+async def stopped(bench: Bench, reason: str | Shutdown, **fields: Any) -> Any:  # noqa: ANN401 a finish or a wait
     """What becomes of a job that is told to stop while its call is open."""
     ready = await bench.claimed(**fields)
     task = asyncio.create_task(bench.pipeline.process(ready, bench.under_way))
@@ -440,11 +440,13 @@ def test_a_job_that_somebody_else_has_is_dropped_before_the_call() -> None:
     [
         ("a typing error", "at_least_once", ("cancelled", "cancelled")),
         ("a typing error", "at_most_once", ("cancelled", "cancelled")),
+        ("shutdown", "at_least_once", ("cancelled", "cancelled")),
+        ("shutdown", "at_most_once", ("cancelled", "cancelled")),
         (SHUTDOWN, "at_most_once", ("failed", "outcome_unknown")),
     ],
 )
 def test_a_job_that_is_stopped_in_its_call_ends_and_leaves_an_estimated_row(
-    reason: str, execution: str, expected: tuple[str, str]
+    reason: str | Shutdown, execution: str, expected: tuple[str, str]
 ) -> None:
     bench = Bench(silence)
     end = run(stopped(bench, reason, execution=execution))

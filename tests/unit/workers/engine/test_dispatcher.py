@@ -234,6 +234,26 @@ def test_a_run_that_fails_or_waits_is_charged_what_it_may_have_cost(waits: bool)
     assert run(life()) == ["beta", "acme"]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "shut down"])
+def test_a_running_job_ends_by_a_cancel_whatever_its_reason_and_waits_again_at_a_shutdown(how: str) -> None:
+    async def life() -> Desk:
+        desk = Desk(Bench(_never))
+        claim = await desk.claims()
+        tell = (
+            (lambda: desk.dispatcher.stop_job(claim.id, "shutdown"))
+            if how == "cancelled"
+            else desk.dispatcher.stop_jobs
+        )
+        asyncio.get_running_loop().call_later(0.5, tell)
+        living = asyncio.create_task(desk.live(1))
+        await asyncio.sleep(0.7)
+        desk.dispatcher.stop()
+        await living
+        return desk
+
+    assert run(life()).state("job") == (("cancelled", Code.CANCELLED) if how == "cancelled" else ("waiting", None))
+
+
 @pytest.mark.parametrize("called", [True, False])
 async def test_a_job_that_is_handed_back_keeps_what_is_known_of_its_calls(called: bool) -> None:
     desk = Desk(Bench(one_after_another(an_answer())))
