@@ -130,6 +130,12 @@ def test_wrong_use_is_exit_code_2_without_a_traceback(arguments: list[str], caps
     assert "Traceback" not in said
 
 
+def test_a_priority_that_is_none_is_told_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["submit", "--priority", "nonsense", "-"], {}) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "there is no priority 'nonsense'; choose from interactive, normal, batch" in said
+
+
 def test_a_folder_on_which_no_stack_runs_is_a_missing_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["usage", "--data", "elsewhere"], {}) == 3
     assert "aibroker up --data elsewhere" in capsys.readouterr().err

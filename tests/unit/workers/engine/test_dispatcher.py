@@ -1,6 +1,7 @@
 """What starts, what ends without a start, and what a worker that ends has not started."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -63,6 +64,13 @@ class Desk:
         for task in running:
             task.cancel()
         await asyncio.wait(running)
+
+    def started(self) -> Counter[str]:
+        """How many jobs of each priority have started since this was asked last."""
+        started: Counter[str] = Counter()
+        for (priority, _), count in self.dispatcher.started().items():
+            started[priority] += count
+        return started
 
     def state(self, name: str, tenant: str = "acme") -> tuple[str, str | None]:
         """State and code of a job."""
@@ -154,6 +162,57 @@ def test_a_job_under_a_pause_expires_all_the_same() -> None:
         return desk
 
     assert run(life()).state("late") == ("expired", Code.EXPIRED)
+
+
+def test_a_tenth_of_the_slots_is_kept_for_the_first_priority_whose_job_starts_at_once() -> None:
+    async def life() -> tuple[Counter[str], Counter[str]]:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 10, "reserved_share": 0.1})))
+        for number in range(20):
+            priority = ("normal", "batch")[number % 2]
+            await desk.claims(id=f"acme/{number}", job_id=str(number), uid=str(number), priority=priority)
+        living = asyncio.create_task(desk.live(5))
+        await asyncio.sleep(3)
+        before = desk.started()
+        for name in ("soon", "next"):
+            await desk.claims(id=f"acme/{name}", job_id=name, uid=name, priority="interactive")
+        await asyncio.sleep(0.01)
+        after = desk.started()
+        await living
+        assert desk.started().total() == 0  # every slot is taken
+        return before, after
+
+    before, after = run(life())
+    assert before.total() == 9
+    assert before.keys() == {"normal", "batch"}
+    assert after == {"interactive": 1}
+
+
+def test_without_a_reserved_share_every_slot_is_for_all() -> None:
+    async def life() -> Counter[str]:
+        desk = Desk(Bench(_never, some_settings(worker={"slots": 10, "reserved_share": 0})))
+        for number in range(20):
+            await desk.claims(id=f"acme/{number}", job_id=str(number), uid=str(number), priority="batch")
+        await desk.live(1)
+        return desk.started()
+
+    assert run(life()) == {"batch": 10}
+
+
+def test_a_slot_that_the_first_priority_leaves_is_kept_for_it_while_the_others_fill_theirs() -> None:
+    async def answer(call: Call) -> Outcome:
+        return an_answer() if b"quick" in call.body else await _never(call)
+
+    async def life() -> Counter[str]:
+        desk = Desk(Bench(answer, some_settings(worker={"slots": 10, "reserved_share": 0.1})))
+        for number in range(20):
+            await desk.claims(id=f"acme/{number}", job_id=str(number), uid=str(number), priority="batch")
+        for number in range(3):
+            name, body = f"quick{number}", {**BODY, "user": "quick"}
+            await desk.claims(id=f"acme/{name}", job_id=name, uid=name, priority="interactive", body=body)
+        await desk.live(2)
+        return desk.started()
+
+    assert run(life()) == {"batch": 9, "interactive": 3}
 
 
 def test_outcomes_that_wait_to_be_written_do_not_keep_a_few_slots_from_working() -> None:
