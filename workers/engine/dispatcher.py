@@ -114,9 +114,8 @@ class Dispatcher:
 
     def heed_halts(self) -> None:
         """Lay down what is ready and shall not start, and stop running jobs of cancelled batches; other calls go on."""
-        halts: dict[
-            str, Halt
-        ] = {}  # by job, as found: asked again, a job whose deadline has passed by then would be held by none
+        # Asked once: where a deadline passes in between, a second answer would leave the job with nobody.
+        halts: dict[str, Halt] = {}
 
         def halted(ready: Ready) -> bool:
             if (halt := self._halt(ready)) is not None:
