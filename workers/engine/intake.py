@@ -129,8 +129,8 @@ class Intake:
 
     def _fitting(self, priority: str) -> Callable[[str, int], bool]:
         """Whether one more job of a tenant may come in; none before those of its own that wait already."""
-        left = self._ready.room() if self._leases.healthy() else 0
-        left_bytes = self._ready.room_bytes()
+        left = self._ready.room(priority) if self._leases.healthy() else 0
+        left_bytes = self._ready.room_bytes(priority)
         rooms: dict[str, int] = {}
 
         def fits(tenant: str, size: int) -> bool:

@@ -9,7 +9,7 @@ from broker.codec import Parsed, Refusal, parse
 from broker.outputs import Outputs
 from broker.settings import Settings
 from schemas.codes import MEANING, Code
-from schemas.job import Job
+from schemas.job import MAX_RECORD_BYTES, Job
 from workers.engine.fair import FairQueue
 from workers.stores.protocol import Claim
 
@@ -52,6 +52,8 @@ class ReadyQueue:
         self._deadline_s = {priority.name: priority.deadline_s for priority in settings.priorities}
         self._limit = settings.worker.ready
         self._bytes_limit = settings.worker.payload_mb * 1_000_000
+        share = int(self._bytes_limit * settings.worker.reserved_share)
+        self._kept_bytes = min(share, self._bytes_limit - MAX_RECORD_BYTES)  # the largest of any other has room, too
         self._bytes = 0
         self._usual_bytes = float(min(ASSUMED_BYTES, self._bytes_limit))
         self._kept = timedelta(seconds=settings.expire_s)
@@ -71,13 +73,14 @@ class ReadyQueue:
         """How many of a priority are here."""
         return self._fair.size(self._known(priority))
 
-    def room(self) -> int:
-        """How many more fit, as far as the sizes of the last ones tell."""
-        return max(min(self._limit - len(self._fair), int(self.room_bytes() / self._usual_bytes)), 0)
+    def room(self, priority: str) -> int:
+        """How many more of a priority fit, as far as the sizes of the last ones tell."""
+        return max(min(self._limit - len(self._fair), int(self.room_bytes(priority) / self._usual_bytes)), 0)
 
-    def room_bytes(self) -> int:
-        """How many bytes of payloads may still come in."""
-        return self._bytes_limit - self._bytes
+    def room_bytes(self, priority: str) -> int:
+        """How many bytes of payloads of a priority may still come in; as of the slots, a share is kept for the first one."""
+        kept = 0 if priority == self.first else self._kept_bytes
+        return self._bytes_limit - kept - self._bytes
 
     def room_for(self, priority: str, tenant: str) -> int:
         """How many more of a tenant's jobs may come in, so that there is room for those of others, too."""

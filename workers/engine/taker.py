@@ -63,7 +63,7 @@ class Taker:
 
     async def _turn(self) -> None:
         """Take what there is room for, or only some of what is to end: that needs no room for long."""
-        if self._ready.room() <= 0:
+        if self._ready.room(self._priorities[0]) <= 0:
             await self._ending(datetime.now(UTC))
         elif await self._any_due():
             await self._round()
@@ -102,7 +102,7 @@ class Taker:
     async def _fill(self, priority: str, now: datetime) -> int:
         found, ids = 0, list[str]()
         for tenant in self._ready.hungry(priority):
-            room = min(self._ready.room_for(priority, tenant), self._ready.room() - len(ids), BATCH)
+            room = min(self._ready.room_for(priority, tenant), self._ready.room(priority) - len(ids), BATCH)
             if room <= 0 or not self._leases.healthy():
                 break
             if self._halts.pauses(tenant):
@@ -134,8 +134,10 @@ class Taker:
         clock_s = asyncio.get_running_loop().time()
         if clock_s - self._ended_at < ENDING_S:
             return 0
-        full = self._ready.room() <= 0
-        room = self._few_more() if full else min(BATCH, self._ready.room())
+        room = min(BATCH, self._ready.room(self._priorities[-1]))
+        full = room <= 0
+        if full:
+            room = self._few_more()
         if room <= 0:
             return 0
         ids = await self._store.cancelled_waiting(room)

@@ -226,4 +226,4 @@ async def test_what_would_not_fit_by_its_size_waits_in_the_store() -> None:
         await worker.read(offset, id=str(offset), body={**BODY, "messages": [{"role": "user", "content": text}]})
     states = {job["job_id"]: job.get("why_waiting") for job in worker.store.database.jobs.values()}
     assert states == {"0": None, "1": None, "2": "queued", "3": "queued"}
-    assert worker.hands.ready.room_bytes() < 700_000
+    assert worker.hands.ready.room_bytes("normal") < 700_000

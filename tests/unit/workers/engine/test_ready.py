@@ -140,10 +140,10 @@ def test_what_has_no_output_costs_its_payload_alone() -> None:
 
 def test_room_is_what_fits_and_never_below_nothing() -> None:
     ready = queue(ready=2)
-    rooms = [ready.room()]
+    rooms = [ready.room("normal")]
     for name in "abc":
         ready.accept(claim(name))
-        rooms.append(ready.room())
+        rooms.append(ready.room("normal"))
     assert rooms == [2, 1, 0, 0]
     assert (len(ready), ready.size("normal"), ready.size("batch")) == (3, 3, 0)
 
@@ -201,10 +201,10 @@ def test_what_was_cancelled_is_taken_out_before_its_turn_and_neither_charged_nor
     assert ready.changed.is_set()
     [gone] = ready.cancelled()
     assert (gone.claim.id, ready.cancelled()) == ("acme/b", [])
-    room = ready.room_bytes()
+    room = ready.room_bytes("normal")
     ready.leave(gone)
     ready.settle(gone, 0.0)
-    assert (ready.room_bytes(), len(ready)) == (room, 5)
+    assert (ready.room_bytes("normal"), len(ready)) == (room, 5)
     assert [job.claim.tenant for job in (ready.pop() for _ in range(4)) if job] == ["acme", "beta"] * 2
 
 
@@ -285,29 +285,39 @@ def test_room_ends_where_payloads_fill_it_and_begins_where_a_job_is_done_with() 
     ready = queue(payload_mb=2)
     for number in range(5):
         ready.accept(large(str(number)))
-    assert (ready.room(), ready.room_bytes()) == (0, 0)
+    assert (ready.room("normal"), ready.room_bytes("normal")) == (0, -200_000)
     running = [ready.pop() for _ in range(2)]
-    assert ready.room() == 0  # they run here
+    assert ready.room("normal") == 0  # they run here
     for one in running:
         assert one is not None
         ready.leave(one)
         ready.leave(one)
-    assert (ready.room(), ready.room_bytes()) == (1, 800_000)
+    assert (ready.room("normal"), ready.room_bytes("normal")) == (1, 600_000)
     ready.withdraw(lambda _: True)
-    assert ready.room_bytes() == 2_000_000
+    assert ready.room_bytes("normal") == 1_800_000
+
+
+def test_a_share_of_the_bytes_is_kept_for_the_first_priority_and_room_for_any_job_is_left_to_the_others() -> None:
+    ready = queue(payload_mb=3, reserved_share=0.2)
+    first, other = ready.priorities[0], ready.priorities[-1]
+    while ready.room_bytes(other) >= 400_000:
+        ready.accept(large(str(len(ready))))
+    assert (ready.room(other), ready.room_bytes(first)) == (0, 600_000)
+    assert ready.room(first) > 0
+    assert queue(payload_mb=2, reserved_share=0.9).room_bytes(other) == 1_000_000
 
 
 def test_how_many_fit_follows_the_sizes_that_come() -> None:
     ready = queue(payload_mb=2, ready=4_000)
-    assert ready.room() == 4  # nothing is known yet
+    assert ready.room("normal") == 3  # nothing is known yet
     for number in range(100):
         ready.accept(claim(str(number)))
-    assert ready.room() > 1_000
+    assert ready.room("normal") > 1_000
     for one in iter(ready.pop, None):
         ready.leave(one)
     for number in range(4):
         ready.accept(large(str(number)))
-    assert ready.room() < 10
+    assert ready.room("normal") < 10
 
 
 def test_a_job_costs_what_answers_were_long_of_late() -> None:
