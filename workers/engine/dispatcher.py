@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from broker.events import Events
@@ -198,6 +199,9 @@ class Dispatcher:
         if isinstance(outcome, Finish):
             self._finisher.finish(claim, outcome, ready.revoke)
         else:
+            if outcome.priority is not None:  # there it has another time
+                deadline = self._ready.deadline(outcome.priority, ready.parsed.job, claim.arrived_at)
+                outcome = replace(outcome, deadline=deadline)
             cancelled = ended(ready, None, Ended(Status.CANCELLED, Code.CANCELLED))
             self._finisher.wait(outcome, lambda: self._finisher.finish(claim, cancelled))
 

@@ -13,7 +13,17 @@ from broker.events import Events
 from broker.telemetry import Telemetry
 from schemas.codes import Code
 from schemas.result import Status
-from tests.builders import BODY, Bench, a_claim, a_new_job, an_answer, one_after_another, some_hands, some_settings
+from tests.builders import (
+    BODY,
+    Bench,
+    SomeQuota,
+    a_claim,
+    a_new_job,
+    an_answer,
+    one_after_another,
+    some_hands,
+    some_settings,
+)
 from tests.virtual_time import run
 from workers.engine.dispatcher import OVERDUE_S, Dispatcher, Process
 from workers.engine.failpoints import Failpoints
@@ -96,6 +106,19 @@ def test_a_job_whose_deadline_passes_before_its_turn_is_told_so_at_once_though_n
     assert desk.state("late", "beta") == ("expired", Code.EXPIRED)
     assert [desk.state(name) for name in ("runs", "waits")] == [("claimed", None)] * 2
     assert calls == 1
+
+
+def test_a_job_that_is_sent_to_the_lowest_priority_has_the_time_of_that() -> None:
+    async def life() -> dict[str, Any]:
+        denied = Denied("lower_priority", "quota:tenant:acme:day", datetime.now(UTC), "used up")
+        desk = Desk(Bench(_never, quota=SomeQuota(denied)))
+        await desk.claims(id="acme/sent", job_id="sent", uid="1")
+        await desk.live(2)
+        return desk.bench.database.jobs["acme/sent"]
+
+    job = run(life())
+    assert (job["state"], job["priority"]) == ("waiting", "batch")
+    assert job["deadline"] - job["arrived_at"] > timedelta(days=6)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.4, 0.6, 1.3])
