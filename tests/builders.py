@@ -118,12 +118,12 @@ async def nothing_to_adopt(_: Callable[[], bool]) -> None:
     """An audit that finds nothing."""
 
 
-def an_answer(content: str = "hi", tokens: Sequence[int] | None = (10, 0, 0, 5, 0)) -> Reply:
+def an_answer(content: str = "hi", tokens: Sequence[int] | None = (10, 0, 0, 5, 0), tier: str | None = None) -> Reply:
     """A good reply of the memory provider."""
     message = {"role": "assistant", "content": content}
     output = {"id": "memory-1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    wire = {"output": output} if tokens is None else {"output": output, "tokens": list(tokens)}
-    return Reply(200, {"x-request-id": "req-1"}, orjson.dumps(wire))
+    wire: dict[str, Any] = {"output": output} if tokens is None else {"output": output, "tokens": list(tokens)}
+    return Reply(200, {"x-request-id": "req-1"}, orjson.dumps({**wire, "service_tier": tier}))
 
 
 def an_error(status: int, **headers: str) -> Reply:
@@ -243,6 +243,7 @@ class Bench:
             providers=providers,
             transport=self.transport,
             gates=self.gates,
+            prices=Prices(self.settings.prices),
             ratios=Ratios(),
             outputs=Outputs(),
             estimates=self.settings.estimates,

@@ -114,8 +114,9 @@ def _build(settings: Settings, store: MongoStore, sending: Sending, around: Arou
     taker = Taker(store, [priority.name for priority in settings.priorities], hands)
     holds = Holds(around.rules, around.books, store.owner, lowest=ready.priorities[-1])
     guards = Chain(settings.guards.pii_input, settings.guards.pii_output, [Pii()])
-    caller = _caller(settings, store, publisher, hands, failpoints, around)
-    admission, router = Admission(guards, known, settings.tagging()), Router(settings, Prices(settings.prices))
+    prices = Prices(settings.prices)
+    caller = _caller(settings, store, publisher, prices, hands, failpoints, around)
+    admission, router = Admission(guards, known, settings.tagging()), Router(settings, prices)
     pipeline = Pipeline(admission, router, holds, caller, ready.priorities[-1])
     dispatcher = Dispatcher(
         pipeline.process, settings.worker, hands=hands, finisher=finisher, telemetry=around.telemetry
@@ -157,7 +158,13 @@ def _readers(settings: Settings, intake: Intake, cluster: str, failpoints: Failp
 
 
 def _caller(  # noqa: PLR0917 what the stage that spends money depends on
-    settings: Settings, store: MongoStore, publisher: Publisher, hands: Hands, failpoints: Failpoints, around: Around
+    settings: Settings,
+    store: MongoStore,
+    publisher: Publisher,
+    prices: Prices,
+    hands: Hands,
+    failpoints: Failpoints,
+    around: Around,
 ) -> Caller:
     return Caller(
         store=store,
@@ -172,6 +179,7 @@ def _caller(  # noqa: PLR0917 what the stage that spends money depends on
         },
         transport=TRANSPORTS[settings.transport](),
         gates=Gates(Random()),  # noqa: S311 jitter is no secret
+        prices=prices,
         ratios=Ratios(),
         outputs=hands.ready.outputs,
         estimates=settings.estimates,

@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.events import Events
 from broker.outputs import Outputs
+from broker.prices import Prices
 from broker.settings import Estimates
 from broker.telemetry import Telemetry
 from broker.tokens import Ratios
@@ -19,13 +20,13 @@ from workers.engine.halts import Halts, rest, stop
 from workers.engine.leases import Leases
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
-from workers.engine.ready import OUTPUT_WEIGHT, WITHOUT_OUTPUT, estimated_output
+from workers.engine.ready import OUTPUT_WEIGHT, WITHOUT_OUTPUT, choices, estimated_output
 from workers.gates import Gates
 from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expired
 from workers.providers.errors import failure_without_reply
 from workers.providers.protocol import Answer, ErrorClass, Failure, Provider, Request, Tokens
 from workers.quota.protocol import Hold
-from workers.route import Target
+from workers.route import Target, at_tier
 from workers.settle import Attempt, ledger_row, request_id
 from workers.stores.control import Halt, HaltKind
 from workers.stores.protocol import Fate, Store
@@ -58,6 +59,7 @@ class Caller:
     providers: dict[str, Provider]
     transport: Transport
     gates: Gates
+    prices: Prices
     ratios: Ratios
     outputs: Outputs
     estimates: Estimates
@@ -204,6 +206,8 @@ class Caller:
             tokens = self.estimate(running, target)
         else:
             self._learn(running, target, tokens)
+        if answer.service_tier is not None and "service_tier" in running.job.body:
+            target = at_tier(target, answer.service_tier, self.prices)  # the price is not the job's to choose
         cost = target.price.amount(tokens)
         usd = target.price.dollars(cost)
         milliseconds = round(seconds * 1000)
@@ -224,7 +228,8 @@ class Caller:
         if not tokens.cache_read_input_tokens:
             self.ratios.learn(target.model, claim.tenant, len(claim.payload), tokens.input_tokens)
         if running.operation not in WITHOUT_OUTPUT:
-            self.outputs.learn(claim.tenant, target.model, self._tag(running), tokens.output_tokens)
+            of_one = tokens.output_tokens // choices(running.job.body)
+            self.outputs.learn(claim.tenant, target.model, self._tag(running), of_one)
         error = tokens.input_tokens + tokens.output_tokens - running.held_tokens
         self.telemetry.estimated(target.provider, target.model, error)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from broker.prices import Price, Prices
@@ -15,7 +15,7 @@ from workers.outcome import Ended
 from workers.providers.protocol import Tokens
 
 SUGGESTED = 5
-KNOWN_TIERS = frozenset({None, "auto", "default", "flex", "priority", "scale", "batch"})
+KNOWN_TIERS = frozenset({"auto", "default", "flex", "priority", "scale", "batch"})
 """The service tiers that providers know, as bodies name them."""
 KNOWN_S = 60
 """So long, in seconds, targets are kept with their prices."""
@@ -45,6 +45,7 @@ class Router:
     def __init__(self, settings: Settings, prices: Prices, clock: Callable[[], float] = time.monotonic) -> None:
         self._providers: Mapping[str, Provider] = settings.providers
         self._routes = settings.routes
+        self._tiers = KNOWN_TIERS.union(price.service_tier for price in settings.prices if price.service_tier)
         self._prices = prices
         self._clock = clock
         self._known: dict[tuple[str, str | None], tuple[Target, ...]] = {}
@@ -60,11 +61,11 @@ class Router:
             self._known.clear()
             self._until = now + KNOWN_S
         tier = job.body.get("service_tier")
-        asked = (job.model, tier if isinstance(tier, str) else None)
+        asked = (job.model, tier if isinstance(tier, str) and tier in self._tiers else None)
         found = self._known.get(asked)
         if found is None:
             found = self._find(*asked)
-            if found and tier in KNOWN_TIERS:  # unknown names are not kept: there is no end to them
+            if found:  # unknown names are not kept: there is no end to them
                 self._known[asked] = found
         if not found:
             known = sorted(
@@ -115,6 +116,12 @@ class Router:
         if price is None:
             return None
         return Target(name, provider.priced_as, model, price, provider.region, tier, provider.timeout_s)
+
+
+def at_tier(target: Target, tier: str, prices: Prices) -> Target:
+    """The same target with the price of the service tier at which it answered; with its own where that has none."""
+    price = prices.resolve(target.provider, target.model, tier) or target.price
+    return replace(target, price=price, service_tier=tier)
 
 
 def most_cost(job: Job, target: Target, input_tokens: int) -> Decimal | None:

@@ -30,15 +30,21 @@ class Homing:
         self._events = Events("worker.control")
 
     async def moved(self, record: Record, key: str) -> bool:
-        """Back once Kafka has the message where it belongs; False: it is there. A death in between may move it twice."""
+        """Back once Kafka has the message where it belongs; False: it is there, or no topic takes it again. A death in between may move it twice."""
         partitions = await self._topics.partitions(TOPIC)
-        if not partitions or record.place.partition == home(murmur2(key.encode()), partitions):
+        place = home(murmur2(key.encode()), partitions) if partitions else record.place.partition
+        if record.place.partition == place:
             return False
         self._events.info("control.moved", partition=record.place.partition, offset=record.place.offset)
-        outgoing = Outgoing(self._topic, record.value, key.encode(), record.headers)
+        outgoing = Outgoing(self._topic, record.value, key.encode(), record.headers, place)
         send = partial(self._sending.put, outgoing)
-        await acknowledged(await send(), send, self._failed)
+        try:
+            await acknowledged(await send(), send, self._failed)
+        except AibrokerError:  # what cannot be sent as it is, is heeded where it lies
+            return False
         return True
 
     def _failed(self, error: AibrokerError) -> None:
         self._events.warning("control.not_moved", reason=str(error))
+        if not error.retryable:
+            raise error

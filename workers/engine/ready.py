@@ -18,6 +18,8 @@ OUTPUT_WEIGHT = 4
 BYTES_PER_TOKEN = 4
 ASSUMED_OUTPUT = 256
 """Output tokens of a job that does not say max_tokens, until it is settled."""
+MOST_CHOICES = 128
+"""No provider gives more answers to one call (OpenAI's `n`)."""
 WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 """Operations whose answers are not paid by the token."""
 
@@ -228,7 +230,7 @@ def output_limit(body: Mapping[str, object]) -> int | None:
 def choices(body: Mapping[str, object]) -> int:
     """How many answers a body asks for; each may be as long as `max_tokens` says."""
     answers = body.get("n")
-    return max(answers, 1) if isinstance(answers, int) else 1
+    return min(max(answers, 1), MOST_CHOICES) if isinstance(answers, int) else 1
 
 
 def estimated_output(operation: str, body: Mapping[str, object], learned: int | None = None) -> int:
@@ -236,5 +238,5 @@ def estimated_output(operation: str, body: Mapping[str, object], learned: int | 
     if operation in WITHOUT_OUTPUT:
         return 0
     answers, limit = choices(body), output_limit(body)
-    likely = ASSUMED_OUTPUT * answers if learned is None else learned
-    return likely if limit is None else min(limit * answers, likely)
+    likely = ASSUMED_OUTPUT if learned is None else learned  # of one answer
+    return answers * (likely if limit is None else min(limit, likely))

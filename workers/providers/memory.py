@@ -43,7 +43,9 @@ class MemoryProvider:
             return malformed(reply)
         content = orjson.dumps(output) if storable else reply.body
         request_id = reply.headers.get("x-request-id")
-        return Answer(content, output, storable, tokens, "memory", "memory-1", request_id, ("stop",), None)
+        tier = wire.get("service_tier")
+        tier = tier if isinstance(tier, str) else None
+        return Answer(content, output, storable, tokens, "memory", "memory-1", request_id, ("stop",), tier)
 
 
 def tokens_of(counts: object) -> Tokens | None:

@@ -48,6 +48,7 @@ class Account:
         self.holds = 0  # open ones
         self.asking = 0  # how many wait for a chunk
         self.meant = 0  # holds under way that are to be counted here, and may wait for another account yet
+        self.unsure = 0  # of the taken ones: another limit may keep their jobs from their calls yet
         self.taken = 0  # holds that were not given back, since this worker began
         self.denied = 0  # jobs that were told to wait
         self.written: Amounts | None = NOTHING  # our entry as the book surely has it; None: a write's answer was lost
@@ -193,9 +194,10 @@ class Account:
 
     def judge(self, taken: Amounts) -> None:
         """Count the holds since the last time that passed a limit of which everything was used already; `taken` is what the book says of all."""
+        sure = self.taken - self.unsure
         if self.passing and used_up(taken, self.limit):
-            self.passed_over += max(self.taken - self._judged, 0)
-        self._judged = self.taken
+            self.passed_over += max(sure - self._judged, 0)
+        self._judged = max(sure, self._judged)
 
     @property
     def overrun(self) -> bool:

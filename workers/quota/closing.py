@@ -5,6 +5,7 @@ Summing a ledger of millions of rows takes minutes, so nobody waits for it but w
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 
 from broker.events import Events
 from workers.quota.account import Account
@@ -37,6 +38,7 @@ class Closer:
         self._clock = clock
         self._looked_at: float | None = None
         self._reconcile: dict[Key, float] = {}
+        self._under_way: set[Key] = set()
         self._events = Events("worker.quota")
 
     @property
@@ -45,32 +47,38 @@ class Closer:
         return self._looked_at is None or self._clock() - self._looked_at >= LOOK_AROUND_S
 
     async def work(self, hungry: Mapping[Key, Book], without: Iterable[Account], now: datetime) -> None:
-        """Look around if that is due, and into the books for which jobs wait; begin books that a job had no time to begin."""
-        if self.due:
-            moment = self._clock()
-            named = await self._books.named(now)
-            named.pop(self._entries.incarnation, None)
-            await self._close_all(named)
-            self._looked_at = moment
+        """Close and begin the books for which jobs wait, then look around if that is due; called again while it runs, it does what is new."""
         owners: dict[str, list[Key]] = {}
         for key, book in hungry.items():
             for owner in book.grants.keys() - {self._entries.incarnation}:
                 owners.setdefault(owner, []).append(key)
         await self._close_all(owners)
         for account in without:
-            await self._apart(account.key, self._begin(account))
+            await self._apart(account.key, partial(self._begin, account))
+        if self.due:
+            moment = self._clock()
+            named = await self._books.named(now)
+            named.pop(self._entries.incarnation, None)
+            await self._close_all(named)
+            self._looked_at = moment
         await self._reconcile_late()
 
     async def _close_all(self, named: Mapping[str, Collection[Key]]) -> None:
         dead = await self._books.closable(named.keys()) if named else set()
         for key in {key for incarnation in dead for key in named[incarnation]}:
-            await self._apart(key, self._close(key, dead))
+            await self._apart(key, partial(self._close, key, dead))
 
-    async def _apart(self, key: Key, work: Awaitable[object]) -> None:
+    async def _apart(self, key: Key, work: Callable[[], Awaitable[object]]) -> None:
+        """Do what needs a sum, unless one for the same book is under way."""
+        if key in self._under_way:
+            return
+        self._under_way.add(key)
         try:
-            await work
+            await work()
         except StoreUnknownError as error:
             self._events.warning("quota.not_summed", key=key.id, reason=str(error))
+        finally:
+            self._under_way.discard(key)
 
     async def _begin(self, account: Account) -> None:
         """Write a book that there is not, with what the ledger says of its window."""
@@ -95,13 +103,13 @@ class Closer:
         self._reconcile.update(dict.fromkeys(late - self._reconcile.keys(), moment + RECONCILE_S))
         late.clear()
         for key in [key for key, due in self._reconcile.items() if due <= moment]:
-            await self._apart(key, self._compare(key))
+            await self._apart(key, partial(self._compare, key))
 
     async def _compare(self, key: Key) -> None:
         book = (await self._books.read([key])).get(key)
         closed = await self._books.spent(key, book.grants.keys(), PATIENCE_S) if book else NOTHING
         if book is None or book.closed == closed or await self._write(key, book, closed):
-            del self._reconcile[key]
+            self._reconcile.pop(key, None)
 
     async def _write(self, key: Key, summed: Book, closed: Amounts, gone: Collection[str] = ()) -> bool:
         """Put a sum into the book for which it was made, also where its entries have changed meanwhile; False: somebody has come or gone since.

@@ -97,23 +97,33 @@ class Holds:
         if too_large := self._too_large(need):
             return Denied("reject", "", now, f"{too_large} of one job; make it smaller")
         applying = self._applies(need, now)
-        taken: list[Account] = []
         for account in applying.accounts:
             account.meant += 1
         try:
-            for account in applying.accounts:
-                denied = await self._take(account, need, now)
-                if denied is not None:
-                    return denied
-                taken.append(account)
-            hold = ChunkHold(applying.accounts, applying.keys, need.tokens, need.usd)
-            taken = []
+            denied = await self._take_all(applying.accounts, need, now)
         finally:
             for account in applying.accounts:
                 account.meant -= 1
-            for account in taken:  # all or none
-                account.untake(need.tokens, need.usd)
-        return hold
+        return denied or ChunkHold(applying.accounts, applying.keys, need.tokens, need.usd)
+
+    async def _take_all(self, accounts: tuple[Account, ...], need: Need, now: datetime) -> Denied | None:
+        """Take a hold's parts, all or none."""
+        taken: list[Account] = []
+        whole = False
+        try:
+            for account in accounts:
+                denied = await self._take(account, need, now)
+                if denied is not None:
+                    return denied
+                account.unsure += 1
+                taken.append(account)
+            whole = True
+        finally:
+            for account in taken:
+                account.unsure -= 1
+                if not whole:
+                    account.untake(need.tokens, need.usd)
+        return None
 
     async def _take(self, account: Account, need: Need, now: datetime) -> Denied | None:
         """Take one account's part of a hold, or say why not."""

@@ -49,7 +49,7 @@ class Tender:
         self._release = release
         self._now = now
         self._closer = Closer(holds.entries, holds.clock)
-        self._closing: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._turn = 0  # how many books were read in their turn
         self._nudged = asyncio.Event()
         holds.freed = self._nudged.set
@@ -80,9 +80,10 @@ class Tender:
         Raises:
             StoreUnknownError: Something may be granted until this incarnation's entries are closed.
         """
-        if self._closing is not None:
-            self._closing.cancel()
-            await asyncio.wait({self._closing})
+        for closing in self._closing:
+            closing.cancel()
+        if self._closing:
+            await asyncio.wait(self._closing)
         for account in list(self._holds.accounts.values()):
             if not account.settled:
                 await self._entries.write(account)
@@ -176,12 +177,15 @@ class Tender:
 
     async def _close(self, hungry: Mapping[Key, Book], without: Sequence[Account]) -> None:
         """Have done what needs sums over the ledger; what takes long goes on beside the rounds that follow."""
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._closer.work(hungry, without, self._now()))
-        done, _ = await asyncio.wait({self._closing}, timeout=CLOSING_S)
-        if done:
-            closing, self._closing = self._closing, None
-            closing.result()
+        closing = asyncio.create_task(self._closer.work(hungry, without, self._now()))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closed)
+        await asyncio.wait({closing}, timeout=CLOSING_S)
+
+    def _closed(self, closing: "asyncio.Task[None]") -> None:
+        self._closing.discard(closing)
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            self._events.warning("quota.not_closed", reason=str(error))
 
     # -- windows -------------------------------------------------------------------------------------------------------
     def _forget(self) -> None:

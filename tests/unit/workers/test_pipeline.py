@@ -113,6 +113,29 @@ async def test_a_hold_is_for_as_many_answers_as_are_asked_for() -> None:
     assert 400 <= five - one < 410
 
 
+async def test_what_is_learned_is_the_length_of_one_answer_and_no_job_asks_for_more_than_a_provider_gives() -> None:
+    bench = Bench(one_after_another(an_answer(tokens=(20, 0, 0, 500, 0))))
+    for _ in range(30):
+        await finish(bench, body={**BODY, "n": 5})
+    await finish(bench, body={**BODY, "n": 10**18})
+    assert 450 < bench.quota.holds[29].held[0] < 550
+    assert bench.quota.holds[30].held[0] < 128 * 100 + 100
+
+
+async def test_a_job_that_asks_for_a_tier_pays_the_one_at_which_it_was_answered() -> None:
+    flex = {"model": "m", "input": "0.1", "output": "0.2", "service_tier": "flex"}
+    settings = some_settings(prices=[{"model": "m", "input": "1", "output": "2"}, flex])
+    paid = []
+    for answered in ("flex", "default", None):
+        end = await finish(
+            Bench(one_after_another(an_answer(tier=answered)), settings=settings),
+            body={**BODY, "service_tier": "flex"},
+        )
+        assert end.row is not None
+        paid.append((end.row["price_id"], end.row["service_tier"]))
+    assert paid == [("settings/m+flex", "flex"), ("settings/m", "default"), ("settings/m+flex", "flex")]
+
+
 async def test_a_hold_is_for_the_dearest_target_that_may_be_called() -> None:
     routes = {"ours": [{"provider": "main", "model": "m"}, {"provider": "main", "model": "dear"}]}
     prices = [{"model": "m", "input": "1", "output": "2"}, {"model": "dear", "input": "10", "output": "20"}]

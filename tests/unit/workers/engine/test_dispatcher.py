@@ -31,6 +31,7 @@ from workers.engine.finisher import Finisher
 from workers.engine.ready import Ready
 from workers.engine.taker import Taker
 from workers.outcome import Ended, Running
+from workers.quota.protocol import Denied
 from workers.settle import ended
 from workers.stores.control import NEVER, Halt, HaltKind
 from workers.stores.protocol import Claim, Fate, Finish, State, Waiting
