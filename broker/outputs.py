@@ -1,6 +1,7 @@
-"""How many tokens answers have, learned per (tenant, model, tag) from what providers report: percentiles for estimates; pure."""
+"""How many tokens answers have, learned per (tenant, model, tag) from what providers report, as percentiles; and what bodies ask for; pure."""
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
 _GROWTH = 1.08
 """Lengths within 8 % of each other are one bucket."""
@@ -11,6 +12,8 @@ _MEMORY = 2_000
 """Answers after which older ones weigh half."""
 _REFRESH = 16
 _MOST_KEYS = 50_000
+MOST_CHOICES = 128
+"""No provider gives more answers to one call (OpenAI's `n`)."""
 
 Who = tuple[str, str, str]
 """Tenant, model and the tag's value; "" where a sum over all of them is meant."""
@@ -76,3 +79,18 @@ class Outputs:
             if lengths is not None and lengths.total >= _ENOUGH:
                 return lengths.percentile(percent)
         return None
+
+
+def output_limit(body: Mapping[str, object]) -> int | None:
+    """The most output tokens that a body asks for, None where it does not say."""
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        limit = body.get(name)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None
+
+
+def choices(body: Mapping[str, object]) -> int:
+    """How many answers a body asks for; each may be as long as `max_tokens` says."""
+    answers = body.get("n")
+    return min(max(answers, 1), MOST_CHOICES) if isinstance(answers, int) else 1

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from broker.outputs import choices, output_limit
 from broker.prices import Price, Prices
 from broker.settings import Provider, Settings
 from schemas.codes import MEANING, Code
 from schemas.job import Job
 from schemas.result import Status
-from workers.engine.ready import choices, output_limit
 from workers.outcome import Ended
 from workers.providers.protocol import Tokens
 

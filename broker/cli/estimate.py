@@ -18,7 +18,7 @@ from broker import mongo
 from broker.cli import database, screen
 from broker.cli.limit_rows import declared
 from broker.limits import EVERYBODY, Applied, Facts, Rulebook, book_id, units
-from broker.outputs import Outputs
+from broker.outputs import Outputs, choices, output_limit
 from broker.prices import Price, Prices
 from broker.settings import Provider, Settings
 from broker.tokens import count
@@ -34,7 +34,6 @@ ASSUMED_OUTPUT = 256
 A_MESSAGE = 4
 """Tokens that a chat's message has around its text."""
 _WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
-_CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 class Kind(NamedTuple):
@@ -53,14 +52,14 @@ class Kind(NamedTuple):
 
 @dataclass(slots=True)
 class Sums:
-    """Jobs of one kind: how many bring in so many tokens, and may answer at most so long (None: without a bound)."""
+    """Jobs of one kind: how many bring in so many tokens, and ask for answers of at most so many (None: without a bound), and how many answers."""
 
-    sizes: Counter[tuple[int, int | None]] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int | None, int]] = field(default_factory=Counter)
 
     def likely(self, output: int) -> Iterator[tuple[int, Usage]]:
         """How many jobs each use what, where an answer has `output` tokens or its bound."""
-        for (input_tokens, cap), jobs in self.sizes.items():
-            output_tokens = output if cap is None else min(cap, output)
+        for (input_tokens, cap, answers), jobs in self.sizes.items():
+            output_tokens = answers * (output if cap is None else min(cap, output))
             yield jobs, Usage(input_tokens=input_tokens, output_tokens=output_tokens)
 
 
@@ -73,14 +72,9 @@ def summed(records: Iterable[bytes], rules: Rulebook, tag: str | None) -> dict[K
         body, model = job["body"], str(job["body"]["model"])
         tags = tuple(sorted((name, value) for name, value in (job.get("tags") or {}).items() if name in names))
         sums = found.setdefault(Kind(job["tenant"], model, job.get("batch_id"), tags), Sums())
-        cap = 0 if job.get("operation", "chat") in _WITHOUT_OUTPUT else _cap(body)
-        sums.sizes[_input_tokens(body, model), cap] += 1
+        cap = 0 if job.get("operation", "chat") in _WITHOUT_OUTPUT else output_limit(body)
+        sums.sizes[_input_tokens(body, model), cap, choices(body)] += 1
     return found
-
-
-def _cap(body: Mapping[str, Any]) -> int | None:
-    """The most output tokens that a body asks for; as for workers, none where it is no number above 0."""
-    return next((body[name] for name in _CAPS if isinstance(body.get(name), int) and body[name] > 0), None)
 
 
 def _input_tokens(body: Mapping[str, Any], model: str) -> int:

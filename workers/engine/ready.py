@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.codec import Parsed, Refusal, parse
-from broker.outputs import Outputs
+from broker.outputs import Outputs, choices, output_limit
 from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.job import MAX_RECORD_BYTES, Job
@@ -18,8 +18,6 @@ OUTPUT_WEIGHT = 4
 BYTES_PER_TOKEN = 4
 ASSUMED_OUTPUT = 256
 """Output tokens of a job that does not say max_tokens, until it is settled."""
-MOST_CHOICES = 128
-"""No provider gives more answers to one call (OpenAI's `n`)."""
 WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 """Operations whose answers are not paid by the token."""
 
@@ -216,21 +214,6 @@ class ReadyQueue:
     def keeps(self, job: Job, arrived_at: datetime) -> bool:
         """Whether a job is scheduled within the time for which jobs are kept."""
         return job.not_before is None or job.not_before - arrived_at <= self._kept
-
-
-def output_limit(body: Mapping[str, object]) -> int | None:
-    """The most output tokens that a body asks for, None where it does not say."""
-    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        limit = body.get(name)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return None
-
-
-def choices(body: Mapping[str, object]) -> int:
-    """How many answers a body asks for; each may be as long as `max_tokens` says."""
-    answers = body.get("n")
-    return min(max(answers, 1), MOST_CHOICES) if isinstance(answers, int) else 1
 
 
 def estimated_output(operation: str, body: Mapping[str, object], learned: int | None = None) -> int:

@@ -53,6 +53,11 @@ def test_output_is_the_percentile_of_the_latest_answers_up_to_max_tokens() -> No
     assert 1_550 <= row["output_tokens_p90"] <= 1_080 + 50 + 500
 
 
+def test_each_answer_of_several_has_its_length() -> None:
+    [row] = rows([record(body={"max_tokens": 50, "n": 3})], outputs(*[100] * 80))
+    assert row["output_tokens_p50"] == 150
+
+
 def test_where_nothing_is_known_the_output_is_said_to_be_assumed() -> None:
     [row] = rows([record()])
     assert (row["output_tokens_p90"], row["output_is"]) == (256, "assumed")
