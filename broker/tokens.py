@@ -18,6 +18,8 @@ PIECE_BYTES = 8_192
 """tiktoken panics or slows down on longer stretches of one kind of character."""
 THREAD_CHARACTERS = 32_768
 """Above this a thread costs less than the loop's standstill."""
+A_MESSAGE = 4
+"""Tokens that a chat's message has around its text."""
 DEFAULT_RATIO = 0.25
 """Tokens a byte, before anything was learned."""
 

@@ -12,9 +12,10 @@ from schemas.codes import MEANING, Code
 from schemas.result import Status
 from workers.admit import Admission
 from workers.call import Caller
+from workers.counting import counted_input
 from workers.engine.ready import Ready
 from workers.outcome import Answered, Ended, Postponed, Running
-from workers.providers.protocol import CannotBuild
+from workers.providers.protocol import CannotBuild, Tokens
 from workers.quota.protocol import Denied, Hold, Need, Quota
 from workers.route import Router, Target
 from workers.settle import ended, succeeded
@@ -73,10 +74,18 @@ class Pipeline:
         raise Postponed(held.until, "quota", held.wait_key)
 
     async def _hold(self, running: Running) -> tuple[Sequence[Target], Hold | Denied]:
-        """Hold what the dearest target would cost: a call may have to go to it."""
+        """Hold what the dearest target would cost: a call may have to go to it. Before a job is turned away, its input is counted."""
         targets: Sequence[Target] = self.router.targets(running.job)
         estimate = self.caller.estimate(running, targets[0])
         targets = self.router.affordable(running.job, targets, estimate.input_tokens)
+        held = await self._try(running, targets, estimate)
+        if isinstance(held, Denied) and (held.hopeless or held.policy != "wait"):
+            counted = await counted_input(running.operation, running.job.body, targets[0].model)
+            if counted < estimate.input_tokens:
+                held = await self._try(running, targets, estimate._replace(input_tokens=counted))
+        return targets, held
+
+    async def _try(self, running: Running, targets: Sequence[Target], estimate: Tokens) -> Hold | Denied:
         dearest = targets[0].price.cost(estimate)
         for target in targets[1:]:
             dearest = max(dearest, target.price.cost(estimate))
@@ -91,7 +100,7 @@ class Pipeline:
             claim.batch_id,
             job.tags,
         )
-        return targets, self.quota.try_hold(need, now) or await self.quota.hold(need, now)
+        return self.quota.try_hold(need, now) or await self.quota.hold(need, now)
 
     async def _settle(self, running: Running, target: Target, answered: Answered) -> Finish:
         """The outcome of an answered job, after the guards have seen the answer."""

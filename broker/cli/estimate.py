@@ -21,7 +21,7 @@ from broker.limits import EVERYBODY, Applied, Facts, Rulebook, book_id, units
 from broker.outputs import Outputs, choices, output_limit
 from broker.prices import Price, Prices
 from broker.settings import Provider, Settings
-from broker.tokens import count
+from broker.tokens import A_MESSAGE, count
 from broker.windows import window
 from schemas.money import plain
 from schemas.usage import Usage
@@ -31,8 +31,6 @@ LATEST = 1_000
 """Of so many answers of a tenant and model the lengths are looked at."""
 ASSUMED_OUTPUT = 256
 """Output tokens of a job that does not say max_tokens, where too few answers are known."""
-A_MESSAGE = 4
-"""Tokens that a chat's message has around its text."""
 _WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 
 

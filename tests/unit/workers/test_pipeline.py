@@ -136,6 +136,32 @@ async def test_a_job_that_asks_for_a_tier_pays_the_one_at_which_it_was_answered(
     assert paid == [("settings/m+flex", "flex"), ("settings/m", "default"), ("settings/m+flex", "flex")]
 
 
+async def test_before_a_job_is_turned_away_for_want_of_room_its_input_is_counted() -> None:
+    hopeless = Denied("reject", "quota:tenant:acme:day", datetime.now(UTC), "too large", hopeless=True)
+
+    class Full(SomeQuota):
+        """Has room for less than was asked for at first."""
+
+        async def hold(self, need: Need, now: datetime) -> Hold | Denied:
+            asked.append(need.tokens)
+            return await super().hold(need, now) if need.tokens < asked[0] else hopeless
+
+        def try_hold(self, need: Need, now: datetime) -> Hold | None:
+            del need, now
+            return None
+
+    asked: list[int] = []
+    quota = Full()
+    messages = [{"role": "user", "content": " " * 4_000 + "hi"}]  # a quarter of a token a byte would be too many
+    bench = Bench(one_after_another(an_answer()), quota=quota)
+    end = await finish(bench, body={**BODY, "messages": messages, "max_tokens": 10})
+    estimated, counted = asked
+    assert end.state == "succeeded"
+    assert 5 * counted < estimated
+    assert end.row is not None
+    assert end.row["held_tokens"] == counted
+
+
 async def test_a_hold_is_for_the_dearest_target_that_may_be_called() -> None:
     routes = {"ours": [{"provider": "main", "model": "m"}, {"provider": "main", "model": "dear"}]}
     prices = [{"model": "m", "input": "1", "output": "2"}, {"model": "dear", "input": "10", "output": "20"}]
