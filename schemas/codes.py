@@ -81,7 +81,7 @@ MEANING: dict[Code, str] = {
     Code.UNKNOWN_MODEL: "No route is configured for this model; use one that the message names or add a route.",
     Code.UNSUPPORTED_OPERATION: "No target of this model can do this operation; change the operation or the model.",
     Code.COST_LIMIT: "The job may cost more than its max_cost_usd; raise it or lower max_tokens.",
-    Code.QUOTA_EXCEEDED: "The tenant's quota is used up; wait for the next window or raise it.",
+    Code.QUOTA_EXCEEDED: "The tenant's quota is used up, or the job is too large for it; wait for the next window, raise it, or send a smaller job.",
     Code.BLOCKED: "A guard blocked the content; change it as the message says.",
     Code.TAG_NOT_ALLOWED: "A tag's name or value is not one that the tenant may use; the message names those that are.",
     Code.BACKGROUND_REFUSED: "`background` makes no sense behind a queue; leave it out of the body.",

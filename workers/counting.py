@@ -1,4 +1,4 @@
-"""Counts a job's input where an estimate is not enough: before a limit turns it away."""
+"""Counts a job's input where an estimate is not enough: before a limit rejects it."""
 
 import asyncio
 from typing import Any

@@ -74,12 +74,12 @@ class Pipeline:
         raise Postponed(held.until, "quota", held.wait_key)
 
     async def _hold(self, running: Running) -> tuple[Sequence[Target], Hold | Denied]:
-        """Hold what the dearest target would cost: a call may have to go to it. Before a job is turned away, its input is counted."""
+        """Hold what the dearest target would cost: a call may have to go to it. Before a job is rejected, its input is counted."""
         targets: Sequence[Target] = self.router.targets(running.job)
         estimate = self.caller.estimate(running, targets[0])
         targets = self.router.affordable(running.job, targets, estimate.input_tokens)
         held = await self._try(running, targets, estimate)
-        if isinstance(held, Denied) and (held.hopeless or held.policy != "wait"):
+        if isinstance(held, Denied) and (held.hopeless or held.policy == "reject"):
             counted = await counted_input(running.operation, running.job.body, targets[0].model)
             if counted < estimate.input_tokens:
                 held = await self._try(running, targets, estimate._replace(input_tokens=counted))

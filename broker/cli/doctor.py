@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import typer
 from broker import kafka, mongo, settings, topics
 from broker.cli import database, queries, screen, waits
 from broker.cli.invocation import DataOption, Invocation, JsonOption
-from broker.cli.status import halted
+from broker.cli.status import NEVER_YEAR, halted
 from broker.errors import AibrokerError, ServiceMissing, SettingsError
 from broker.mongo_layout import INDEXES
 from broker.settings import Provider, Settings
@@ -181,10 +182,14 @@ async def _waiting(opened: mongo.Database) -> AsyncIterator[Finding]:
         yield Finding(
             "waiting jobs",
             "warning" if remedy else "ok",
-            f"{jobs:,}{more} {priority}, {reason}, the first due at {screen.cell(row['first_due_at'])}",
+            f"{jobs:,}{more} {priority}, {reason}, {_due(row['first_due_at'])}",
             remedy=remedy,
             numbers={"priority": priority, "reason": reason, "jobs": jobs},
         )
+
+
+def _due(first: datetime) -> str:
+    return f"the first due at {screen.cell(first)}" if first.year < NEVER_YEAR else "due when they are resumed"
 
 
 async def _paused(opened: mongo.Database) -> AsyncIterator[Finding]:

@@ -14,6 +14,7 @@ TERMINAL = tuple(status.value for status in Status)
 
 Document = dict[str, Any]
 
+_NO_USD = {"$toDecimal": 0}
 _GROUPS: dict[str, Any] = {
     "tenant": "$tenant",
     "model": "$request_model",
@@ -53,8 +54,8 @@ def usage(by: Sequence[str], period: Period, tenant: str | None = None) -> list[
         "calls": {"$sum": call},
         "jobs": {"$sum": {"$cond": ["$billed", call, 0]}},
         **billed,
-        "cost_usd": {"$sum": {"$cond": ["$billed", "$cost_usd", 0]}},
-        "unbilled_usd": {"$sum": {"$cond": ["$billed", 0, "$cost_usd"]}},
+        "cost_usd": {"$sum": {"$cond": ["$billed", "$cost_usd", _NO_USD]}},
+        "unbilled_usd": {"$sum": {"$cond": ["$billed", _NO_USD, "$cost_usd"]}},
         "estimated_calls": {"$sum": {"$cond": ["$estimated", call, 0]}},
     }
     groups = {f"k{place}": _group(name) for place, name in enumerate(by)}

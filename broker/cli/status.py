@@ -18,7 +18,7 @@ from broker.settings import Settings
 _SHOWN = {"payload": 0, "digest": 0, "row": 0, "result.output": 0, "result.output_text": 0}
 _COLUMNS = ("priority", "state", "why_waiting", "jobs", "first_due_at", "meaning")
 _ANNOUNCED = "announced"
-_NEVER = 9999
+NEVER_YEAR = 9999
 """The year in which a job is due that waits for its batch to be resumed."""
 
 
@@ -169,7 +169,7 @@ def job_status(document: dict[str, Any], paused: Sequence[dict[str, Any]] = ()) 
         "state": document["state"],
         "why_waiting": why,
         "meaning": _meaning(why, paused) if why else meaning(result.get("code")) or None,
-        "due_at": due_at if due_at is not None and due_at.year < _NEVER else None,
+        "due_at": due_at if due_at is not None and due_at.year < NEVER_YEAR else None,
         **waits.NO_TURN,
         "unread": None,
         "last_failure": document.get("last_failure") if why else None,

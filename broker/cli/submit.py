@@ -44,7 +44,8 @@ _Check = Annotated[bool, typer.Option("--check", help="Only say which lines woul
 _Estimate = Annotated[
     bool,
     typer.Option(
-        "--estimate", help="Only say what tokens and cost are likely, and if the limits have room; send nothing."
+        "--estimate",
+        help="Only say what tokens and cost are likely, and if the limits have room (exit code 1: not all have); send nothing.",
     ),
 ]
 

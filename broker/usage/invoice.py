@@ -66,6 +66,9 @@ def read(file: Path) -> Invoice:
 def _csv(file: Path, text: str) -> Iterator[tuple[Place, Record]]:
     reader = csv.DictReader(text.splitlines(), strict=True)
     try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"{file}:1: {twice}: is a column twice; leave one of them")
         for row in reader:
             if None in row or None in row.values():
                 raise UsageError(

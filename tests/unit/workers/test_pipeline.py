@@ -136,7 +136,7 @@ async def test_a_job_that_asks_for_a_tier_pays_the_one_at_which_it_was_answered(
     assert paid == [("settings/m+flex", "flex"), ("settings/m", "default"), ("settings/m+flex", "flex")]
 
 
-async def test_before_a_job_is_turned_away_for_want_of_room_its_input_is_counted() -> None:
+async def test_before_a_job_is_rejected_for_want_of_room_its_input_is_counted() -> None:
     hopeless = Denied("reject", "quota:tenant:acme:day", datetime.now(UTC), "too large", hopeless=True)
 
     class Full(SomeQuota):

@@ -238,3 +238,9 @@ def test_a_currency_that_is_not_the_ledgers_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read(tmp_path / "none.csv")
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    text = "request_id,at,model,cost_usd,cost_usd\na,2026-11-01T00:00:00Z,m,999,1\n"
+    with pytest.raises(UsageError, match="invoice:1: cost_usd: is a column twice; leave one of them"):
+        read_text(tmp_path, text)
