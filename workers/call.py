@@ -26,7 +26,7 @@ from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expir
 from workers.providers.errors import failure_without_reply
 from workers.providers.protocol import Answer, ErrorClass, Failure, Provider, Request, Tokens
 from workers.quota.protocol import Hold
-from workers.route import Target, at_tier
+from workers.route import DEFAULT_TIER, Target, at_tier
 from workers.settle import Attempt, ledger_row, request_id
 from workers.stores.control import Halt, HaltKind
 from workers.stores.protocol import Fate, Store
@@ -206,8 +206,8 @@ class Caller:
             tokens = self.estimate(running, target)
         else:
             self._learn(running, target, tokens)
-        if answer.service_tier is not None and "service_tier" in running.job.body:
-            target = at_tier(target, answer.service_tier, self.prices)  # the price is not the job's to choose
+        if answer.service_tier not in {None, target.service_tier or DEFAULT_TIER}:
+            target = at_tier(target, answer.service_tier or DEFAULT_TIER, self.prices)
         cost = target.price.amount(tokens)
         usd = target.price.dollars(cost)
         milliseconds = round(seconds * 1000)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from broker.outputs import choices, output_limit
+from broker.own_prices import BATCH_TIER
 from broker.prices import Price, Prices
 from broker.settings import Provider, Settings
 from schemas.codes import MEANING, Code
@@ -15,7 +16,9 @@ from workers.outcome import Ended
 from workers.providers.protocol import Tokens
 
 SUGGESTED = 5
-KNOWN_TIERS = frozenset({"auto", "default", "flex", "priority", "scale", "batch"})
+DEFAULT_TIER = "default"
+"""What OpenAI calls the tier of who asks for none."""
+KNOWN_TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 """The service tiers that providers know, as bodies name them."""
 KNOWN_S = 60
 """So long, in seconds, targets are kept with their prices."""
@@ -45,7 +48,9 @@ class Router:
     def __init__(self, settings: Settings, prices: Prices, clock: Callable[[], float] = time.monotonic) -> None:
         self._providers: Mapping[str, Provider] = settings.providers
         self._routes = settings.routes
-        self._tiers = KNOWN_TIERS.union(price.service_tier for price in settings.prices if price.service_tier)
+        self._tiers = KNOWN_TIERS.union(price.service_tier for price in settings.prices if price.service_tier) - {
+            BATCH_TIER
+        }
         self._prices = prices
         self._clock = clock
         self._known: dict[tuple[str, str | None], tuple[Target, ...]] = {}
@@ -119,7 +124,12 @@ class Router:
 
 
 def at_tier(target: Target, tier: str, prices: Prices) -> Target:
-    """The same target with the price of the service tier at which it answered; with its own where that has none."""
+    """The same target with the price of the service tier at which it answered: that is on the invoice. Its own where that has none.
+
+    Of the batch tier no answer tells: it stays what the settings say.
+    """
+    if target.service_tier == BATCH_TIER:
+        return target
     price = prices.resolve(target.provider, target.model, tier) or target.price
     return replace(target, price=price, service_tier=tier)
 

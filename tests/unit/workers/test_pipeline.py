@@ -122,6 +122,29 @@ async def test_what_is_learned_is_the_length_of_one_answer_and_no_job_asks_for_m
     assert bench.quota.holds[30].held[0] < 128 * 100 + 100
 
 
+@pytest.mark.parametrize(
+    ("asked", "answered", "paid"),
+    [
+        (None, "default", ("settings/m", "default")),
+        (None, "flex", ("settings/m+flex", "flex")),
+        ("flex", "flex", ("settings/m+flex", "flex")),
+        ("flex", "default", ("settings/m", "default")),
+        ("flex", None, ("settings/m+flex", "flex")),
+        ("batch", "default", ("settings/m+batch", "default")),
+    ],
+)
+async def test_a_call_is_paid_by_the_tier_at_which_the_provider_answered(
+    asked: str | None, answered: str | None, paid: tuple[str, str]
+) -> None:
+    main = {"base_url": "http://provider", "models": ["m"], "service_tier": asked}
+    tiers = [{"model": "m", "input": "0.1", "output": "0.2", "service_tier": tier} for tier in ("flex", "batch")]
+    prices = [{"model": "m", "input": "1", "output": "2"}, *tiers]
+    settings = some_settings(providers={"main": main}, prices=prices)
+    end = await finish(Bench(one_after_another(an_answer(tier=answered)), settings=settings))
+    assert end.row is not None
+    assert (end.row["price_id"], end.row["service_tier"]) == paid
+
+
 async def test_a_job_that_asks_for_a_tier_pays_the_one_at_which_it_was_answered() -> None:
     flex = {"model": "m", "input": "0.1", "output": "0.2", "service_tier": "flex"}
     settings = some_settings(prices=[{"model": "m", "input": "1", "output": "2"}, flex])

@@ -151,10 +151,10 @@ def test_the_tier_that_the_body_names_goes_before_the_providers() -> None:
         {"model": "m", "input": price, "output": price, "service_tier": tier}
         for tier, price in (("flex", "0.5"), ("priority", "9"))
     ]
-    known = router(prices=[*PRICES, *tiers])
+    known = router(prices=[*PRICES, *tiers, {"model": "m", "input": "0.1", "output": "0.1", "service_tier": "batch"}])
     named = known.targets(job("m", body={"service_tier": "priority"}))
     assert [(target.service_tier, target.price.id) for target in named] == [("priority", "settings/m+priority")] * 2
     assert known.targets(job("m", body={"service_tier": "priority"})) is named
     assert [target.service_tier for target in known.targets(job("m"))] == ["flex", None]
-    for nonsense in ("x" * 1_000, [], {}, 7):  # the provider has to say what is wrong with it
+    for nonsense in ("batch", "x" * 1_000, [], {}, 7):  # the provider has to say what is wrong with it
         assert known.targets(job("m", body={"service_tier": nonsense})) is known.targets(job("m"))
