@@ -44,9 +44,9 @@ async def test_partitions_pause_while_too_many_bytes_wait_and_go_on_until_every_
             most = max(most, deployment.count({"state": "claimed"}))
             return "reader.paused" in told(worker)
 
-        await deployment.until(paused, 60)
+        await deployment.until(lambda: paused() and most > 1, 60)
         await deployment.behave({})
-        await deployment.until(lambda: paused() and deployment.count({"state": "succeeded"}) == JOBS, 150)
+        await deployment.until(lambda: deployment.count({"state": "succeeded"}) == JOBS, 150)
         await deployment.until(lambda: told(worker)[-1] == "reader.resumed")
-        assert 1 < most < JOBS / 2  # 8 fit; two readings at once, and what was just answered, come on top
+        assert most < JOBS / 2  # 7 fit, and two readings at once come on top, as long as nothing is answered
         await deployment.stop(worker)

@@ -204,6 +204,7 @@ class Dispatcher:
                 outcome = replace(outcome, deadline=deadline)
             cancelled = ended(ready, None, Ended(Status.CANCELLED, Code.CANCELLED))
             self._finisher.wait(outcome, lambda: self._finisher.finish(claim, cancelled))
+        claim.payload = b""  # its room is given back, and its outcome may wait for the database
 
     def hand_back(self) -> int:
         """Put what is ready and not started back to wait; return how many."""

@@ -122,6 +122,19 @@ def test_a_job_that_is_sent_to_the_lowest_priority_has_the_time_of_that() -> Non
     assert job["deadline"] - job["arrived_at"] > timedelta(days=6)
 
 
+def test_an_outcome_that_is_not_written_yet_holds_no_payload() -> None:
+    async def life() -> tuple[int, int]:
+        desk = Desk(Bench(one_after_another(an_answer())))
+        kept: list[Claim] = []
+        finish = desk.finisher.finish
+        desk.finisher.finish = lambda claim, *rest: (kept.append(claim), finish(claim, *rest))[1]  # type: ignore[method-assign]
+        await desk.claims(id="acme/a", job_id="a", uid="1")
+        await desk.live(1)
+        return len(kept), sum(len(claim.payload) for claim in kept)
+
+    assert run(life()) == (1, 0)
+
+
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.4, 0.6, 1.3])
 def test_a_cancelled_job_that_waits_for_its_turn_ends_in_half_a_second_though_no_slot_is_free(after_s: float) -> None:
     async def life() -> tuple[Desk, int]:
