@@ -86,6 +86,10 @@ class Limit(Section):
         """Of limits that would count in the same book, the greatest alone applies: who names the owner, then who names the tenant."""
         return not self.of.endswith(EVERYBODY), (None, EVERYBODY, self.tenant).index(self.tenant)
 
+    def counts(self, tenant: str) -> bool:
+        """Whether jobs of this tenant are counted, if they are of the owner."""
+        return self.tenant in {None, EVERYBODY, tenant}
+
     @property
     def amounts(self) -> str:
         """The amounts as a person writes them."""
@@ -231,7 +235,7 @@ class Rulebook:
 
     def _subject(self, limit: Limit, facts: Said) -> str | None:
         """Whose limit this is in a job's case; None: it does not apply."""
-        if limit.tenant not in {None, EVERYBODY, facts.tenant}:
+        if not limit.counts(facts.tenant):
             return None
         owner = self._owner(limit, facts)
         if owner is None or limit.of not in {owner, EVERYBODY, _any(owner)}:

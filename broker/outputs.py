@@ -12,6 +12,10 @@ _MEMORY = 2_000
 """Answers after which older ones weigh half."""
 _REFRESH = 16
 _MOST_KEYS = 50_000
+ASSUMED_OUTPUT = 256
+"""Output tokens of a job that does not say max_tokens, until it is settled."""
+WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
+"""Operations whose answers are not paid by the token."""
 MOST_CHOICES = 128
 """No provider gives more answers to one call (OpenAI's `n`)."""
 
@@ -94,3 +98,14 @@ def choices(body: Mapping[str, object]) -> int:
     """How many answers a body asks for; each may be as long as `max_tokens` says."""
     answers = body.get("n")
     return min(max(answers, 1), MOST_CHOICES) if isinstance(answers, int) else 1
+
+
+def likely_output(limit: int | None, answers: int, learned: int | None) -> int:
+    """The output tokens of so many answers, each of at most `limit`, where one has had `learned` of late; None: nothing is known."""
+    likely = ASSUMED_OUTPUT if learned is None else learned
+    return answers * (likely if limit is None else min(limit, likely))
+
+
+def estimated_output(operation: str, body: Mapping[str, object], learned: int | None = None) -> int:
+    """The output tokens that a job will probably use."""
+    return 0 if operation in WITHOUT_OUTPUT else likely_output(output_limit(body), choices(body), learned)

@@ -132,11 +132,9 @@ class Prices:
         price, until = self._passing.get(key, (None, now))
         if now < until:
             return price
-        price, passing = self._look_up(provider, model, service_tier, now)
+        price, passing = self._look_up_and_keep(key, now)
         if passing:
             self._passing[key] = price, now.replace(second=0, microsecond=0) + timedelta(minutes=1)
-        elif price is not None:  # there is no end to the names that jobs make up
-            self._known[key] = price
         return price
 
     def resolve_at(self, at: datetime, provider: str, model: str, service_tier: str | None = None) -> Price | None:
@@ -144,10 +142,14 @@ class Prices:
         key = (provider, model, service_tier)
         if (known := self._known.get(key)) is not None:
             return known
+        return self._look_up_and_keep(key, at)[0]
+
+    def _look_up_and_keep(self, key: tuple[str, str, str | None], at: datetime) -> tuple[Price | None, bool]:
+        """Look a price up; one that holds at all times is kept, and no name that a job made up: there is no end to them."""
         price, passing = self._look_up(*key, at)
         if price is not None and not passing:
             self._known[key] = price
-        return price
+        return price, passing
 
     def _look_up(self, provider: str, model: str, service_tier: str | None, now: datetime) -> tuple[Price | None, bool]:
         """Return the price, and whether it may be another one in the next minute."""

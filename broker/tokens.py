@@ -6,7 +6,7 @@ The tables are package data (`broker/data/tiktoken`), checked against their SHA-
 import asyncio
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -85,6 +85,13 @@ def count(text: str, model: str) -> int:
     """
     encoding = _encoding(table_of(model))
     return sum(_count_piece(encoding, piece) for piece in _pieces(text))
+
+
+def count_input(body: Mapping[str, object], texts: Iterable[str], model: str) -> int:
+    """Count what a body asks in these texts of it, with what a chat's messages have around them."""
+    messages = body.get("messages")
+    around = A_MESSAGE * len(messages) if isinstance(messages, list) else 0
+    return around + sum(count(text, model) for text in texts)
 
 
 async def count_long(text: str, model: str) -> int:

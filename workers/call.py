@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.events import Events
-from broker.outputs import Outputs, choices
+from broker.outputs import WITHOUT_OUTPUT, Outputs, choices, estimated_output
 from broker.prices import Prices
 from broker.settings import Estimates
 from broker.telemetry import Telemetry
@@ -20,7 +20,7 @@ from workers.engine.halts import Halts, rest, stop
 from workers.engine.leases import Leases
 from workers.engine.persistence import until_known
 from workers.engine.publisher import Publisher
-from workers.engine.ready import OUTPUT_WEIGHT, WITHOUT_OUTPUT, estimated_output
+from workers.engine.ready import OUTPUT_WEIGHT
 from workers.gates import Gates
 from workers.outcome import SHUTDOWN, Answered, Ended, Postponed, Running, expired
 from workers.providers.errors import failure_without_reply

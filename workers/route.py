@@ -8,6 +8,7 @@ from decimal import Decimal
 from broker.outputs import choices, output_limit
 from broker.own_prices import BATCH_TIER
 from broker.prices import Price, Prices
+from broker.routes import places
 from broker.settings import Provider, Settings
 from schemas.codes import MEANING, Code
 from schemas.job import Job
@@ -47,7 +48,7 @@ class Router:
 
     def __init__(self, settings: Settings, prices: Prices, clock: Callable[[], float] = time.monotonic) -> None:
         self._providers: Mapping[str, Provider] = settings.providers
-        self._routes = settings.routes
+        self._settings = settings
         self._tiers = KNOWN_TIERS.union(price.service_tier for price in settings.prices if price.service_tier) - {
             BATCH_TIER
         }
@@ -74,7 +75,7 @@ class Router:
                 self._known[asked] = found
         if not found:
             known = sorted(
-                {*self._routes, *(model for provider in self._providers.values() for model in provider.models)}
+                {*self._settings.routes, *(model for provider in self._providers.values() for model in provider.models)}
             )
             hint = f"; configured are {', '.join(known[:SUGGESTED])}" if known else ""
             raise Ended(
@@ -102,15 +103,7 @@ class Router:
         return found
 
     def _find(self, model: str, tier: str | None) -> tuple[Target, ...]:
-        if model in self._routes:
-            named = [(target.provider, target.model) for target in self._routes[model]]
-        else:
-            named = [
-                (name, model)
-                for name, provider in self._providers.items()
-                if not provider.models or model in provider.models
-            ]
-        targets = (self._target(name, target_model, tier) for name, target_model in named)
+        targets = (self._target(name, target_model, tier) for name, target_model in places(self._settings, model))
         return tuple(target for target in targets if target is not None)
 
     def _target(self, name: str, model: str, asked_tier: str | None) -> Target | None:

@@ -17,11 +17,12 @@ import orjson
 from broker import mongo
 from broker.cli import database, screen
 from broker.cli.limit_rows import declared
-from broker.limits import EVERYBODY, Applied, Facts, Rulebook, book_id, units
-from broker.outputs import Outputs, choices, output_limit
+from broker.limits import Applied, Facts, Rulebook, book_id, units
+from broker.outputs import WITHOUT_OUTPUT, Outputs, choices, likely_output, output_limit
 from broker.prices import Price, Prices
-from broker.settings import Provider, Settings
-from broker.tokens import A_MESSAGE, count
+from broker.routes import places
+from broker.settings import Settings
+from broker.tokens import count_input
 from broker.windows import window
 from schemas.money import plain
 from schemas.usage import Usage
@@ -29,9 +30,6 @@ from schemas.usage import Usage
 PERCENTILES = (50, 90)
 LATEST = 1_000
 """Of so many answers of a tenant and model the lengths are looked at."""
-ASSUMED_OUTPUT = 256
-"""Output tokens of a job that does not say max_tokens, where too few answers are known."""
-_WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
 
 
 class Kind(NamedTuple):
@@ -54,11 +52,10 @@ class Sums:
 
     sizes: Counter[tuple[int, int | None, int]] = field(default_factory=Counter)
 
-    def likely(self, output: int) -> Iterator[tuple[int, Usage]]:
-        """How many jobs each use what, where an answer has `output` tokens or its bound."""
+    def likely(self, known: int | None) -> Iterator[tuple[int, Usage]]:
+        """How many jobs each use what, where an answer has so many tokens as are known of others, or its bound."""
         for (input_tokens, cap, answers), jobs in self.sizes.items():
-            output_tokens = answers * (output if cap is None else min(cap, output))
-            yield jobs, Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+            yield jobs, Usage(input_tokens=input_tokens, output_tokens=likely_output(cap, answers, known))
 
 
 def summed(records: Iterable[bytes], rules: Rulebook, tag: str | None) -> dict[Kind, Sums]:
@@ -70,16 +67,14 @@ def summed(records: Iterable[bytes], rules: Rulebook, tag: str | None) -> dict[K
         body, model = job["body"], str(job["body"]["model"])
         tags = tuple(sorted((name, value) for name, value in (job.get("tags") or {}).items() if name in names))
         sums = found.setdefault(Kind(job["tenant"], model, job.get("batch_id"), tags), Sums())
-        cap = 0 if job.get("operation", "chat") in _WITHOUT_OUTPUT else output_limit(body)
+        cap = 0 if job.get("operation", "chat") in WITHOUT_OUTPUT else output_limit(body)
         sums.sizes[_input_tokens(body, model), cap, choices(body)] += 1
     return found
 
 
 def _input_tokens(body: Mapping[str, Any], model: str) -> int:
-    messages = body.get("messages")
-    around = A_MESSAGE * len(messages) if isinstance(messages, list) else 0
     asked = [body.get(name) for name in ("messages", "input", "instructions", "prompt")]
-    return around + sum(count(text, model) for text in _texts(asked))
+    return count_input(body, _texts(asked), model)
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -103,19 +98,12 @@ class Target(NamedTuple):
 
 def first_target(settings: Settings, prices: Prices, model: str) -> Target:
     """The first target that a worker would call: of the model's route, or of the providers that serve it; one without a price is not called."""
-    for provider, name in _targets(settings, model):
+    for provider_name, name in places(settings, model):
+        provider = settings.providers[provider_name]
         price = prices.resolve(provider.priced_as, name, provider.service_tier)
         if price is not None:
             return Target(name, price)
     return Target(model, None)
-
-
-def _targets(settings: Settings, model: str) -> Iterator[tuple[Provider, str]]:
-    if model in settings.routes:
-        yield from ((settings.providers[target.provider], target.model) for target in settings.routes[model])
-    else:
-        providers = settings.providers.values()
-        yield from ((provider, model) for provider in providers if not provider.models or model in provider.models)
 
 
 async def learned(opened: mongo.Database, kinds: Iterable[tuple[str, str]], tag: str | None) -> Outputs:
@@ -141,7 +129,7 @@ def estimates(
         row: dict[str, Any] = {"tenant": kind.tenant, "model": kind.model, "jobs": sums.sizes.total()}
         for percent in PERCENTILES:
             known = _known_output(kind, target, settings, outputs, percent=percent)
-            used = list(sums.likely(ASSUMED_OUTPUT if known is None else known))
+            used = list(sums.likely(known))
             row["input_tokens"] = sum(jobs * tokens.input_tokens for jobs, tokens in used)
             row[f"output_tokens_p{percent}"] = sum(jobs * tokens.output_tokens for jobs, tokens in used)
             row[f"cost_usd_p{percent}"] = None if target.price is None else _cost(target.price, used)
@@ -230,7 +218,7 @@ def rooms_of_jobs(
         return []
     needs, rooms = list(_needs(found, settings, outputs)), []
     for limit in rules.of_jobs:
-        theirs = [need for need in needs if limit.tenant in {None, EVERYBODY, need.tenant}]
+        theirs = [need for need in needs if limit.counts(need.tenant)]
         for unit, most in units(limit) if theirs else ():
             largest = max(getattr(need, unit) for need in theirs)
             above = sum(need.jobs for need in theirs if getattr(need, unit) > most)
@@ -245,7 +233,7 @@ def _needs(found: Mapping[Kind, Sums], settings: Settings, outputs: Outputs) -> 
     for kind, sums in found.items():
         target = first_target(settings, prices, kind.model)
         known = _known_output(kind, target, settings, outputs, percent=90)
-        for jobs, used in sums.likely(ASSUMED_OUTPUT if known is None else known):
+        for jobs, used in sums.likely(known):
             usd = Decimal(0) if target.price is None else target.price.cost(used)
             yield _Need(kind.tenant, jobs, 1, used.input_tokens + used.output_tokens, usd)
 

@@ -7,10 +7,12 @@ from broker.errors import AibrokerError
 from broker.lanes import Sent
 from workers.engine.persistence import LONGEST_RETRY_S
 
-Sending = Callable[[], "Awaitable[asyncio.Future[Sent]]"]
 
-
-async def acknowledged(sent: "asyncio.Future[Sent]", again: Sending, failed: Callable[[AibrokerError], None]) -> None:
+async def acknowledged(
+    sent: "asyncio.Future[Sent]",
+    again: Callable[[], "Awaitable[asyncio.Future[Sent]]"],
+    failed: Callable[[AibrokerError], None],
+) -> None:
     """Wait until a record is there; `again` sends it once more, `failed` is told each time."""
     while (error := await _failure(sent)) is not None:
         failed(error)

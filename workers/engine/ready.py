@@ -1,12 +1,12 @@
 """The jobs that may start now in this process: the fair queue, what it costs to hold them, and who waits for one."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.codec import Parsed, Refusal, parse
-from broker.outputs import Outputs, choices, output_limit
+from broker.outputs import ASSUMED_OUTPUT, Outputs, estimated_output
 from broker.settings import Settings
 from schemas.codes import MEANING, Code
 from schemas.job import MAX_RECORD_BYTES, Job
@@ -16,10 +16,6 @@ from workers.stores.protocol import Claim
 OUTPUT_WEIGHT = 4
 """A cost unit is an input token; an output token counts as four (most price tables ask three to five times as much)."""
 BYTES_PER_TOKEN = 4
-ASSUMED_OUTPUT = 256
-"""Output tokens of a job that does not say max_tokens, until it is settled."""
-WITHOUT_OUTPUT = frozenset({"embeddings", "moderations"})
-"""Operations whose answers are not paid by the token."""
 
 
 TYPICAL = 50
@@ -214,12 +210,3 @@ class ReadyQueue:
     def keeps(self, job: Job, arrived_at: datetime) -> bool:
         """Whether a job is scheduled within the time for which jobs are kept."""
         return job.not_before is None or job.not_before - arrived_at <= self._kept
-
-
-def estimated_output(operation: str, body: Mapping[str, object], learned: int | None = None) -> int:
-    """The output tokens that a job will probably use."""
-    if operation in WITHOUT_OUTPUT:
-        return 0
-    answers, limit = choices(body), output_limit(body)
-    likely = ASSUMED_OUTPUT if learned is None else learned  # of one answer
-    return answers * (likely if limit is None else min(limit, likely))

@@ -52,19 +52,22 @@ class Closer:
         for key, book in hungry.items():
             for owner in book.grants.keys() - {self._entries.incarnation}:
                 owners.setdefault(owner, []).append(key)
-        await self._close_all(owners)
+        await self._close_all(owners, await self._dead(owners))
         for account in without:
             await self._apart(account.key, partial(self._begin, account))
         if self.due:
             moment = self._clock()
             named = await self._books.named(now)
             named.pop(self._entries.incarnation, None)
-            await self._close_all(named)
-            self._looked_at = moment
+            dead = await self._dead(named)
+            self._looked_at = moment  # before the sums: while they last, a round that follows need not look again
+            await self._close_all(named, dead)
         await self._reconcile_late()
 
-    async def _close_all(self, named: Mapping[str, Collection[Key]]) -> None:
-        dead = await self._books.closable(named.keys()) if named else set()
+    async def _dead(self, named: Mapping[str, Collection[Key]]) -> set[str]:
+        return await self._books.closable(named.keys()) if named else set()
+
+    async def _close_all(self, named: Mapping[str, Collection[Key]], dead: Collection[str]) -> None:
         for key in {key for incarnation in dead for key in named[incarnation]}:
             await self._apart(key, partial(self._close, key, dead))
 

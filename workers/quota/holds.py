@@ -155,7 +155,7 @@ class Holds:
 
     def _too_large(self, need: Need) -> str:
         """Which limit of a single job this one is above; "": none."""
-        of_jobs = (limit for limit in self.rules.of_jobs if limit.tenant in {None, "*", need.tenant})
+        of_jobs = (limit for limit in self.rules.of_jobs if limit.counts(need.tenant))
         return next(filter(None, (never_fits(limit, need.tokens, need.usd) for limit in of_jobs)), "")
 
     # -- limits and windows --------------------------------------------------------------------------------------------

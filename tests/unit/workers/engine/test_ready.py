@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from broker.codec import parse
-from broker.outputs import output_limit
+from broker.outputs import ASSUMED_OUTPUT, output_limit
 from broker.settings import Settings
 from schemas.codes import Code
-from workers.engine.ready import ASSUMED_OUTPUT, OUTPUT_WEIGHT, ReadyQueue
+from workers.engine.ready import OUTPUT_WEIGHT, ReadyQueue
 from workers.stores.protocol import Address, Claim
 
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)

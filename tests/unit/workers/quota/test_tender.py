@@ -428,7 +428,12 @@ class LongLedger(MemoryBooks):
 
     def __init__(self) -> None:
         super().__init__()
-        self.summed, self.sums = asyncio.Event(), 0
+        self.summed, self.sums, self.looks = asyncio.Event(), 0, 0
+
+    async def named(self, now: datetime) -> dict[str, list[Key]]:
+        """Count who looks around."""
+        self.looks += 1
+        return await super().named(now)
 
     async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
         """Unknown to who has little time; the others wait."""
@@ -439,19 +444,30 @@ class LongLedger(MemoryBooks):
         return await super().spent(key, without)
 
 
-async def test_a_sum_that_takes_minutes_keeps_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have rounds go on at once while sums are made."""
     monkeypatch.setattr(tender, "CLOSING_S", 0.01)
-    books = LongLedger()
+
+
+def beside_the_dead(books: MemoryBooks) -> Worker:
+    """A worker, and the entry of another one that is dead."""
     books.books[KEY] = Book(rev=1, grants={"gone": Amounts(3, 3, CENT)})
     books.dead.add("gone")
-    worker = Worker(books, "w1", requests=10)
+    return Worker(books, "w1", requests=10)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_sum_that_takes_minutes_keeps_nothing_else() -> None:
+    books = LongLedger()
+    worker = beside_the_dead(books)
     await worker.use()
     for _ in range(3):
         await worker.tend(PERIOD_S)
     assert "gone" in books.books[KEY].grants
     await worker.tend(IDLE_S)
     assert books.books[KEY].grants["w1"].requests == 1  # what was free is given back meanwhile
-    assert books.sums == 1
+    assert (books.sums, books.looks) == (1, 1)
     books.summed.set()
     await asyncio.sleep(0)
     await worker.tend(PERIOD_S)
@@ -459,8 +475,8 @@ async def test_a_sum_that_takes_minutes_keeps_nothing_else(monkeypatch: pytest.M
     await worker.tender.stop()
 
 
-async def test_a_book_that_a_job_has_no_time_to_begin_is_begun_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tender, "CLOSING_S", 0.01)
+@pytest.mark.usefixtures("impatient")
+async def test_a_book_that_a_job_has_no_time_to_begin_is_begun_beside() -> None:
     books = LongLedger()
     books.rows.append((KEY, "of before", Amounts(9, 9, CENT)))
     worker = Worker(books, "w1", requests=10)
@@ -494,18 +510,16 @@ async def test_a_sum_that_fails_is_tried_again_and_keeps_no_other(caplog: pytest
     assert "quota.not_summed" in caplog.text
 
 
-async def test_a_sum_from_before_somebody_came_and_went_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("impatient")
+async def test_a_sum_from_before_somebody_came_and_went_is_made_again() -> None:
     class Stale(LongLedger):
         async def spent(self, key: Key, without: Collection[str], within_s: float = SOON_S) -> Amounts:
             early = await MemoryBooks.spent(self, key, without, within_s)
             await self.summed.wait()
             return early
 
-    monkeypatch.setattr(tender, "CLOSING_S", 0.01)
     books = Stale()
-    books.books[KEY] = Book(rev=1, grants={"gone": Amounts(3, 3, CENT)})
-    books.dead.add("gone")
-    worker = Worker(books, "w1", requests=10)
+    worker = beside_the_dead(books)
     await worker.tend()
     books.rows.append((KEY, "passer-by", Amounts(5, 5, CENT)))
     passed = books.books[KEY].granting("passer-by", Amounts(5, 5, CENT)).closing(["passer-by"], Amounts(5, 5, CENT))
