@@ -11,7 +11,6 @@ import asyncio
 import os
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,9 @@ import orjson
 from broker.local.processes import Child
 from broker.local.stack import Stack
 from tests.benchmarks.ground import Entry, Figure, Options, Record, fresh, produce
-from tests.faults.fleet import RECENT, answered_before, held_by, incarnation
+from tests.faults.fleet import caught, incarnation
 from tests.faults.history import Kill
-from tests.faults.money import JUST_S, open_at_a_kill
-from tests.faults.reading import read_calls
+from tests.faults.money import open_at_a_kill
 from tests.faults.waiting import until_ended
 from tests.integration.deployment import Deployment
 
@@ -133,26 +131,12 @@ async def _killed(deployment: Deployment, fleet: list[Child], ended: "asyncio.Ta
     chance, kills = random.Random(_SEED), list[Kill]()
     while not (await asyncio.wait([ended], timeout=EVERY_S))[0]:
         victim = chance.choice(fleet)
-        if kill := await _kill(deployment, victim):
+        if kill := await caught(victim, deployment.services, incarnation(victim)):
+            await deployment.stack.kill_worker(victim)
             kills.append(kill)
             fleet.remove(victim)
             fleet += await deployment.workers(1)
     return kills
-
-
-async def _kill(deployment: Deployment, victim: Child) -> Kill | None:
-    """Kill a worker, and say what it had in its hands; None where it lags behind, with answers of more than a second ago, and goes on."""
-    at = time.time()
-    victim.suspend()  # so that what it has in its hands stays as it is while it is read
-    held, calls = await asyncio.gather(
-        asyncio.to_thread(held_by, deployment.services, incarnation(victim)),
-        asyncio.to_thread(read_calls, deployment.services, RECENT),
-    )
-    if held & answered_before(calls, at - JUST_S):
-        victim.resume()
-        return None
-    await deployment.stack.kill_worker(victim)
-    return Kill(at, incarnation(victim), held, victim.pid, "random")
 
 
 def unwritten(
@@ -161,8 +145,7 @@ def unwritten(
     """Calls on the invoice without a row of their usage, which a killed worker had open or had just been answered."""
     known = {row["_id"] for row in rows if not row["estimated"]}
     for call in calls:
-        charged = call["usage"] is not None or Decimal(call["cost"])
-        if charged and call["request_id"] not in known and open_at_a_kill(call, kills):
+        if _charged(call) and call["request_id"] not in known and open_at_a_kill(call, kills):
             yield call
 
 
@@ -189,6 +172,10 @@ def _job(chance: random.Random) -> dict[str, Any]:
     return {"body": body}
 
 
+def _charged(call: Mapping[str, Any]) -> bool:
+    return call["usage"] is not None or bool(Decimal(call["cost"]))
+
+
 def differences(calls: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Iterator[str]:
     """Calls whose row says something else, or that have none, and rows that are no call."""
     known = {row["_id"]: row for row in rows if not row["estimated"]}
@@ -196,7 +183,7 @@ def differences(calls: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Iter
         yield "two rows of the ledger have one key"
     for call in calls:
         row = known.pop(call["request_id"], None)
-        charged = call["usage"] is not None or Decimal(call["cost"])
+        charged = _charged(call)
         if row is None:
             if charged:
                 yield f"{call['request_id']}: {call['cost']} on the invoice, no row"

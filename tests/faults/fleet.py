@@ -24,8 +24,7 @@ _KILLED = -9
 _FENCED = 70
 _DECLARED_S = 90.0
 _TOLD_S = 30.0
-RECENT = 5_000
-"""So many of the last calls are looked at for those that are open."""
+_RECENT = 5_000
 _POLL_S = 0.05
 
 
@@ -105,20 +104,8 @@ class Fleet:
         return kill
 
     async def _caught(self, member: Member, least_open: int) -> Kill | None:
-        """Stop a worker where it is, and log what is claimed in its name, however long the reading takes.
-
-        One that has answers of more than a second ago in its hands lags behind: that is the machine's doing, and says nothing about a kill.
-        """
-        at = time.time()
-        member.child.suspend()
-        held, calls = await asyncio.gather(
-            asyncio.to_thread(held_by, self.services, member.incarnation),
-            asyncio.to_thread(read_calls, self.services, RECENT),
-        )
-        if len(held & opened_at(calls, at)) < least_open or held & answered_before(calls, at - JUST_S):
-            member.child.resume()
-            return None
-        return self._note(member, Kill(at, member.incarnation, held, member.child.pid, "random"))
+        kill = await caught(member.child, self.services, member.incarnation, least_open)
+        return self._note(member, kill) if kill else None
 
     async def cut_off(self, member: Member, weather: Weather, seconds: float) -> None:
         """Take the database from the one worker behind the proxy for longer than its lease."""
@@ -197,8 +184,25 @@ class Fleet:
         return await asyncio.to_thread(self._open_calls)
 
     def _open_calls(self) -> dict[str, int]:
-        opened = opened_at(read_calls(self.services, RECENT), time.time())
+        opened = opened_at(read_calls(self.services, _RECENT), time.time())
         return {member.incarnation: len(held_by(self.services, member.incarnation) & opened) for member in self.members}
+
+
+async def caught(child: Child, services: Services, incarnation: str, least_open: int = 0) -> Kill | None:
+    """Stop a worker where it is, and say what is claimed in its name, however long the reading takes.
+
+    None where it has fewer calls open, or answers of more than a second ago in its hands, and goes on: one that lags behind is the machine's
+    doing, and says nothing about a kill.
+    """
+    at = time.time()
+    child.suspend()
+    held, calls = await asyncio.gather(
+        asyncio.to_thread(held_by, services, incarnation), asyncio.to_thread(read_calls, services, _RECENT)
+    )
+    if len(held & opened_at(calls, at)) < least_open or held & answered_before(calls, at - JUST_S):
+        child.resume()
+        return None
+    return Kill(at, incarnation, held, child.pid, "random")
 
 
 def opened_at(calls: Sequence[Mapping[str, Any]], at: float) -> set[str]:
