@@ -4,12 +4,16 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from broker import kafka, topics
 from broker.errors import ClientClosed, JobRefused, KafkaMissing
 from broker.lanes import Record
+from broker.local.processes import until
 from broker.local.stack import Stack
 from broker.sending import Sending
 from broker.settings import Settings
@@ -51,12 +55,9 @@ async def test_what_is_sent_while_kafka_is_away_arrives_once_when_it_is_back(sta
     topic = settings.topic("results")
     async with asyncio.timeout(WAIT_S), Sending(settings) as sending:
         await (await sending.put(Record(topic, b"before", partition=0)))
-        os.kill(_pid(stack), signal.SIGSTOP)
-        try:
+        async with _away(stack):
             futures = [await sending.put(Record(topic, b"%d" % n, partition=0)) for n in range(1_000)]
             assert not await sending.flush(0.5)
-        finally:
-            os.kill(_pid(stack), signal.SIGCONT)
         offsets = [(await future).offset for future in futures]
     assert offsets == list(range(1, 1_001))
 
@@ -68,20 +69,33 @@ async def test_closing_while_kafka_is_away_takes_seconds_and_fails_what_is_left(
     sending = Sending(settings)
     await sending.start()
     await (await sending.put(Record(topic, b"before")))
-    os.kill(_pid(stack), signal.SIGSTOP)
-    try:
+    async with _away(stack):
         future = await sending.put(Record(topic, b"lost"))
         begun = time.monotonic()
         await sending.aclose(0.5)
         assert time.monotonic() - begun < 10
-    finally:
-        os.kill(_pid(stack), signal.SIGCONT)
     with pytest.raises(ClientClosed):
         await future
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-def _pid(stack: Stack) -> int:
+@asynccontextmanager
+async def _away(stack: Stack) -> AsyncIterator[None]:
+    """Kafka stands still: each of its threads, which a signal on a busy machine reaches only when one of them has its turn."""
     pid = stack.addresses.pids.kafka
     assert pid is not None
-    return pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert await until(lambda: _stopped(pid), WAIT_S)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether each thread is; its state is what Linux writes after its name in parentheses."""
+    try:
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except FileNotFoundError:  # one has just ended, so it was not stopped
+        return False
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
